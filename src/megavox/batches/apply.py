@@ -1,0 +1,152 @@
+"""Carrying out an augmentation: one matrix, one interpolation, then intensities.
+
+Mirror, quarter turns, rotation, scale and shift are composed into one matrix from patch voxels to
+image voxels; only the box of the image that the patch looks at is read. A matrix that only permutes
+and flips whole voxels copies instead of interpolating. Outside the image lies the image's own 0.5
+percentile, and the mask's background.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+from scipy import ndimage
+
+from megavox.batches.parameters import Augmentation
+
+Read = Callable[[Sequence[int], Sequence[int]], np.ndarray]
+
+
+def spatial_matrix(augmentation: Augmentation, spacing_mm: Sequence[float]) -> np.ndarray:
+    """`(d, d)`: patch voxel offsets from the patch's centre to image voxel offsets."""
+    dims = len(spacing_mm)
+    matrix = np.diag([-1.0 if flip else 1.0 for flip in augmentation.mirror])
+    if augmentation.quarter_turns is not None:
+        first, second, times = augmentation.quarter_turns
+        turn = np.eye(dims)
+        turn[[first, second]] = turn[[second, first]]
+        turn[first] *= -1
+        matrix = np.linalg.matrix_power(turn, times) @ matrix
+    if augmentation.affine is not None:
+        spacing = np.asarray(spacing_mm)
+        matrix = (augmentation.affine * spacing / spacing[:, None]) @ matrix  # mm -> voxels on both sides
+    return matrix
+
+
+def source_box(matrix: np.ndarray, centre: np.ndarray, patch: Sequence[int],
+               shape: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
+    """`[start, stop)` of the image voxels that the patch needs, inside the image.
+
+    Args:
+        matrix: from `spatial_matrix`.
+        centre: image position of the patch's centre, in voxels.
+        patch: patch size.
+        shape: image size.
+    """
+    half = np.abs(matrix) @ ((np.asarray(patch) - 1) / 2)
+    start = np.floor(centre - half + 1e-6).astype(int)
+    stop = np.ceil(centre + half - 1e-6).astype(int) + 1
+    size = np.asarray(shape)
+    start = np.clip(start, 0, size - 1)
+    return start, np.clip(stop, start + 1, size)
+
+
+def is_permutation(matrix: np.ndarray, first: np.ndarray) -> bool:
+    """Whether patch voxels fall exactly on image voxels: a signed permutation at whole positions."""
+    whole = np.rint(matrix)
+    return bool(np.abs(matrix - whole).max() < 1e-9 and (np.abs(whole).sum(axis=0) == 1).all()
+                and (np.abs(whole).sum(axis=1) == 1).all() and np.abs(first - np.rint(first)).max() < 1e-6)
+
+
+def sample_patch(read: Read, matrix: np.ndarray, centre: np.ndarray, patch: Sequence[int], shape: Sequence[int],
+                 outside: np.ndarray, order: int, transform: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
+    """A patch of an image.
+
+    Args:
+        read: gives the voxels of a box, `(C, ...)`.
+        matrix, centre: patch voxel p looks at image position `centre + matrix @ (p - patch centre)`.
+        patch, shape: sizes of patch and image.
+        outside: value outside the image for each channel, `(C,)`.
+        order: 1 linear, 0 nearest.
+        transform: applied to what was read, before interpolation (normalisation).
+
+    Returns:
+        `(C, *patch)`.
+    """
+    start, stop = source_box(matrix, centre, patch, shape)
+    box = transform(read(start.tolist(), stop.tolist()))
+    first = centre - matrix @ ((np.asarray(patch) - 1) / 2) - start  # box position of patch voxel 0
+    if is_permutation(matrix, first):
+        return _copy(box, np.rint(matrix).astype(int), np.rint(first).astype(int), patch, outside)
+    result = np.empty((len(box), *patch), box.dtype)
+    for channel, values in enumerate(box):
+        ndimage.affine_transform(values, matrix, first, tuple(patch), output=result[channel], order=order,
+                                 mode="grid-constant" if order else "constant", cval=float(outside[channel]),
+                                 prefilter=False)
+    return result
+
+
+def _copy(box: np.ndarray, matrix: np.ndarray, first: np.ndarray, patch: Sequence[int],
+          outside: np.ndarray) -> np.ndarray:
+    dims = len(patch)
+    axis = np.abs(matrix).argmax(axis=0)  # image axis that each patch axis runs along
+    sign = matrix[axis, np.arange(dims)]
+    turned = box.transpose(0, *(1 + axis))
+    result = np.empty((len(box), *patch), box.dtype)
+    result[...] = outside.reshape(-1, *([1] * dims))
+    into, source = [slice(None)], [slice(None)]
+    for p in range(dims):
+        length, begin = turned.shape[1 + p], first[axis[p]]
+        steps = np.arange(patch[p]) * sign[p] + begin
+        inside = np.flatnonzero((steps >= 0) & (steps < length))
+        if not inside.size:
+            return result
+        low, high = inside[0], inside[-1] + 1
+        into.append(slice(low, high))
+        source.append(slice(*_run(steps[low], steps[high - 1], sign[p])))
+    result[tuple(into)] = turned[tuple(source)]
+    return result
+
+
+def _run(begin: int, end: int, sign: int) -> tuple[int, int | None, int]:
+    if sign > 0:
+        return int(begin), int(end) + 1, 1
+    return int(begin), int(end) - 1 if end > 0 else None, -1
+
+
+def change_intensities(patch: np.ndarray, augmentation: Augmentation) -> np.ndarray:
+    """Blur, low resolution, noise, gain and offset, gamma, in this order.
+
+    Args:
+        patch: `(C, ...)` float32, normalised.
+        augmentation: the parameters.
+    """
+    dims = patch.ndim - 1
+    if augmentation.blur > 0:
+        patch = ndimage.gaussian_filter(patch, (0, *[augmentation.blur] * dims), mode="nearest", truncate=3)
+    if augmentation.coarsen > 1:
+        patch = _coarsen(patch, augmentation.coarsen)
+    if augmentation.noise > 0:
+        rng = np.random.Generator(np.random.Philox(key=augmentation.noise_seed))
+        patch = patch + augmentation.noise * rng.standard_normal(patch.shape, dtype=np.float32)
+    if augmentation.gain != 1 or augmentation.offset != 0:
+        patch = patch * np.float32(augmentation.gain) + np.float32(augmentation.offset)
+    if augmentation.gamma != 1:
+        axes = tuple(range(1, patch.ndim))
+        low, high = patch.min(axis=axes, keepdims=True), patch.max(axis=axes, keepdims=True)
+        width = np.maximum(high - low, 1e-6)
+        patch = ((patch - low) / width) ** np.float32(augmentation.gamma) * width + low
+    return np.ascontiguousarray(patch, dtype=np.float32)
+
+
+def _coarsen(patch: np.ndarray, factor: float) -> np.ndarray:
+    """Sampled every `factor` voxels (nearest) and interpolated back linearly, as of a coarser scanner."""
+    shape = patch.shape[1:]
+    small = [max(2, round(n / factor)) for n in shape]
+    result = np.empty_like(patch)
+    for channel, values in enumerate(patch):
+        low = ndimage.zoom(values, np.divide(small, shape), order=0, grid_mode=True, mode="nearest")
+        ndimage.zoom(low, np.divide(shape, low.shape), output=result[channel], order=1, grid_mode=True,
+                     mode="nearest", prefilter=False)
+    return result

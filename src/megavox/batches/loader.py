@@ -1,0 +1,112 @@
+"""Loader workers: processes that make micro-batches ahead of the training.
+
+What a batch holds does not depend on the workers; they only make it earlier. A worker that dies ends
+the job with the names of the cases that it was reading.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch.utils.data import DataLoader, Dataset
+
+from megavox.batches.samples import Samples
+from megavox.core.errors import MegavoxError, TrainingError
+
+
+@dataclass
+class Batch:
+    """A micro-batch of one rank.
+
+    Attributes:
+        image: `(B, C, *patch)` float32.
+        target: `(B, *patch)` uint8, or `(B, K)` float32.
+        cases: index of each sample's case.
+        step: the step that it belongs to.
+    """
+
+    image: torch.Tensor
+    target: torch.Tensor
+    cases: list[int]
+    step: int
+
+    def pin_memory(self) -> Batch:
+        """Page-locked copy, which a GPU reads faster."""
+        return Batch(self.image.pin_memory(), self.target.pin_memory(), self.cases, self.step)
+
+
+class _MicroBatches(Dataset):
+    """Micro-batch `(step, part)` of one rank; index = step * accumulate + part."""
+
+    def __init__(self, samples: Samples, rank: int, ranks: int, accumulate: int, workers: int) -> None:
+        self.samples, self.rank, self.ranks, self.accumulate = samples, rank, ranks, accumulate
+        self.size = samples.batch // (ranks * accumulate)
+        self.busy = torch.full((max(workers, 1),), -1, dtype=torch.int64).share_memory_()
+
+    def positions(self, index: int) -> tuple[int, range]:
+        step, part = divmod(index, self.accumulate)
+        first = (part * self.ranks + self.rank) * self.size
+        return step, range(first, first + self.size)
+
+    def __getitem__(self, index: int) -> Batch | MegavoxError:
+        worker = torch.utils.data.get_worker_info()
+        self.busy[worker.id if worker else 0] = index
+        step, positions = self.positions(index)
+        try:
+            made = [self.samples.sample(step, position) for position in positions]
+        except MegavoxError as error:  # returned, not raised: the loader would wrap it in its own words
+            return error
+        return Batch(torch.from_numpy(np.stack([one.image for one in made])),
+                     torch.from_numpy(np.stack([one.target for one in made])), [one.case for one in made], step)
+
+
+def batches(samples: Samples, *, first_step: int, steps: int, rank: int = 0, ranks: int = 1, accumulate: int = 1,
+            workers: int = 0, prefetch: int = 4, pin: bool = False) -> Iterator[Batch]:
+    """Micro-batches of one rank for steps `first_step` to `steps - 1`, in order.
+
+    Args:
+        samples: makes samples.
+        rank, ranks: this rank and their number; the global batch is dealt to them.
+        accumulate: micro-batches a step.
+        workers: loader processes; 0 makes batches in this process.
+        prefetch: batches that a worker prepares ahead.
+        pin: page-locked memory, for GPUs.
+
+    Raises:
+        TrainingError: a worker died, or the global batch cannot be dealt evenly.
+    """
+    if samples.batch % (ranks * accumulate):
+        raise TrainingError(f"a global batch of {samples.batch} cannot be dealt to {ranks} ranks x {accumulate} "
+                            "micro-batches", where="batches.size", expected="a multiple of their product")
+    dataset = _MicroBatches(samples, rank, ranks, accumulate, workers)
+    options: dict[str, Any] = {}
+    if workers:
+        options = {"multiprocessing_context": "forkserver", "prefetch_factor": prefetch}
+    loader = DataLoader(dataset, batch_size=None, sampler=range(first_step * accumulate, steps * accumulate),
+                        num_workers=workers, pin_memory=pin, **options)
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message="This DataLoader will create")  # a user's choice of workers
+            for batch in loader:
+                if isinstance(batch, MegavoxError):
+                    raise batch
+                yield batch
+    except RuntimeError as error:
+        if "DataLoader worker" not in str(error):
+            raise
+        raise TrainingError(f"a loader worker died ({str(error).splitlines()[0]}) while it read {_reading(dataset)}",
+                            where="batches", fix="If memory ran out, lower batches.workers or batches.prefetch; the "
+                            "run continues from its last checkpoint") from None
+
+
+def _reading(dataset: _MicroBatches) -> str:
+    names = []
+    for index in sorted(int(i) for i in dataset.busy if i >= 0):
+        step, positions = dataset.positions(index)
+        names += [dataset.samples.case_name(step, position) for position in positions]
+    return "one of the cases " + ", ".join(dict.fromkeys(names)) if names else "its first case"

@@ -1,0 +1,129 @@
+"""Drawing: which case, where, and which augmentation, as a pure function of the place in training.
+
+Everything random about a sample is drawn here, from `(seed, step, position in the global batch)`;
+`batches.apply` carries it out without drawing. So a sample can be made again at any time, on any
+number of ranks and loader workers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+
+from megavox.core.randomness import generator
+from megavox.study.sections import AugmentSection
+
+AXES = {"left-right": -1, "front-back": -2, "up-down": -3}  # array axes after images are brought to LPS
+
+
+@dataclass(frozen=True)
+class Augmentation:
+    """One draw of all augmentation parameters.
+
+    Attributes:
+        mirror: for each spatial axis, whether to flip it.
+        quarter_turns: (first axis, second axis, times) of a rotation by 90 degrees, or None.
+        affine: (d, d) rotation and scale in mm, or None.
+        shift: mm along each axis.
+        gain, offset: intensity `x * gain + offset`, after normalisation.
+        gamma: exponent over the patch's range; 1 for none.
+        noise: standard deviation; 0 for none.
+        noise_seed: of the noise field.
+        blur: Gaussian sigma in voxels; 0 for none.
+        coarsen: factor of the low-resolution simulation; 1 for none.
+    """
+
+    mirror: tuple[bool, ...]
+    quarter_turns: tuple[int, int, int] | None = None
+    affine: np.ndarray | None = None
+    shift: tuple[float, ...] = ()
+    gain: float = 1.0
+    offset: float = 0.0
+    gamma: float = 1.0
+    noise: float = 0.0
+    noise_seed: int = 0
+    blur: float = 0.0
+    coarsen: float = 1.0
+
+
+@lru_cache(maxsize=4)
+def _epoch_order(seed: int, epoch: int, cases: int) -> np.ndarray:
+    return generator(seed, "order", epoch).permutation(cases)
+
+
+def draw_case(seed: int, step: int, position: int, batch: int, cases: int) -> int:
+    """Index of the case: every case once an epoch, in a new order each epoch."""
+    epoch, place = divmod(step * batch + position, cases)
+    return int(_epoch_order(seed, epoch, cases)[place])
+
+
+def draw_centre(rng: np.random.Generator, shape: Sequence[int], patch: Sequence[int], positions: np.ndarray | None,
+                foreground: float) -> np.ndarray:
+    """Centre voxel of the patch, `(d,)` float (voxel centres are whole numbers).
+
+    With probability `foreground` a random voxel of a random class that the case has, else anywhere.
+    Then it is moved so that the patch stays inside the image, along each axis on which it fits; on
+    the others the patch is centred on the image.
+    """
+    size, box = np.asarray(shape), np.asarray(patch)
+    if positions is not None and len(positions) and rng.random() < foreground:
+        chosen = rng.choice(np.unique(positions[:, 0]))
+        rows = np.flatnonzero(positions[:, 0] == chosen)
+        start = positions[rng.choice(rows), 1:].astype(int) - box // 2
+    else:
+        start = rng.integers(0, np.maximum(size - box, 0) + 1)
+    start = np.where(size >= box, np.clip(start, 0, np.maximum(size - box, 0)), (size - box) // 2)
+    return start + (box - 1) / 2
+
+
+def draw_augmentation(rng: np.random.Generator, section: AugmentSection, spacing_mm: Sequence[float],
+                      patch: Sequence[int]) -> Augmentation:
+    """All parameters of one sample, drawn in a fixed order."""
+    dims = len(patch)
+    flips = [bool(rng.random() < 0.5) for _ in range(dims)]
+    allowed = {dims + AXES[name] for name in section.mirror if dims + AXES[name] >= 0}
+    use = {name: bool(rng.random() < getattr(section, name + "_p"))
+           for name in ("affine", "intensity", "gamma", "noise", "blur", "low_resolution")}
+    affine, shift = _draw_affine(rng, section, spacing_mm, patch) if use["affine"] else (None, (0.0,) * dims)
+    turns = _draw_turns(rng, spacing_mm, patch) if section.rotate90 else None
+    one = rng.uniform(-1, 1, 5)
+    return Augmentation(
+        mirror=tuple(flips[axis] and axis in allowed for axis in range(dims)), quarter_turns=turns,
+        affine=affine, shift=shift,
+        gain=1 + section.intensity_scale * one[0] if use["intensity"] else 1.0,
+        offset=section.intensity_offset * one[1] if use["intensity"] else 0.0,
+        gamma=1 + section.gamma * one[2] if use["gamma"] else 1.0,
+        noise=section.noise * abs(one[3]) if use["noise"] else 0.0, noise_seed=int(rng.integers(2**62)),
+        blur=section.blur * abs(one[4]) if use["blur"] else 0.0,
+        coarsen=rng.uniform(1, section.low_resolution) if use["low_resolution"] else 1.0)
+
+
+def _draw_affine(rng: np.random.Generator, section: AugmentSection, spacing_mm: Sequence[float],
+                 patch: Sequence[int]) -> tuple[np.ndarray, tuple[float, ...]]:
+    dims = len(patch)
+    planes = [(-2, -1)] if dims == 2 else [(-2, -1), (-3, -1), (-3, -2)]
+    matrix = np.eye(dims)
+    for first, second in planes:
+        angle = np.deg2rad(section.rotation_deg) * rng.uniform(-1, 1)
+        turn = np.eye(dims)
+        turn[first, first] = turn[second, second] = np.cos(angle)
+        turn[first, second], turn[second, first] = -np.sin(angle), np.sin(angle)
+        matrix = matrix @ turn
+    factor = (1 + section.scale) ** rng.uniform(-1, 1)  # as often smaller as larger
+    reach = section.shift * np.asarray(patch) * np.asarray(spacing_mm)
+    return matrix * factor, tuple(float(v) for v in reach * rng.uniform(-1, 1, dims))
+
+
+def _draw_turns(rng: np.random.Generator, spacing_mm: Sequence[float],
+                patch: Sequence[int]) -> tuple[int, int, int] | None:
+    dims = len(patch)
+    planes = [(a, b) for a in range(dims) for b in range(a + 1, dims)
+              if np.isclose(spacing_mm[a], spacing_mm[b], rtol=0.01) and patch[a] == patch[b]]
+    choice, times = rng.random(), int(rng.integers(4))
+    if not planes or times == 0:
+        return None
+    first, second = planes[int(choice * len(planes))]
+    return first, second, times

@@ -1,0 +1,71 @@
+"""What a cohort is made of: cases, and what had to be set aside, with the reason."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from megavox.core.errors import CohortError, ImageError
+
+Files = tuple[Path, ...]  # the file of one channel, or all files of one DICOM series
+
+
+@dataclass(frozen=True)
+class Case:
+    """One subject at one session: what is split, predicted and measured.
+
+    Attributes:
+        name: unique in the cohort and safe as a file name.
+        subject: who; splits never part one subject's cases.
+        session: which visit ("" where there is one only).
+        images: the files of each channel.
+        masks: mask files, drawn in order (one, or one a class); empty to classify.
+        labels: class names that hold for this case; None where the target is unknown.
+        unknown: class names of which it is not known whether they hold (multi-label).
+    """
+
+    name: str
+    subject: str
+    session: str
+    images: tuple[Files, ...]
+    masks: tuple[Path, ...] = ()
+    labels: tuple[str, ...] | None = None
+    unknown: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Rejected:
+    """A file or case set aside: a line of quarantine.csv."""
+
+    case: str
+    subject: str
+    file: str
+    reason: str
+    message: str
+
+    @classmethod
+    def from_error(cls, error: ImageError, case: str = "", subject: str = "", file: str = "") -> Rejected:
+        """A line from a typed error."""
+        return cls(case, subject, file or error.where, error.reason, str(error))
+
+
+@dataclass
+class Catalogue:
+    """What a layout found: cases, what was set aside, and what is odd but harmless."""
+
+    cases: list[Case] = field(default_factory=list)
+    rejected: list[Rejected] = field(default_factory=list)
+    remarks: list[str] = field(default_factory=list)
+
+    def checked(self) -> Catalogue:
+        """Itself, after checking that names are unique and something was found.
+
+        Raises:
+            CohortError: no case at all, or two cases of one name.
+        """
+        names = [case.name for case in self.cases]
+        twice = sorted({name for name in names if names.count(name) > 1}) if len(set(names)) < len(names) else []
+        if twice:
+            raise CohortError(f"{len(twice)} case names stand twice, e.g. {twice[0]!r}",
+                              fix="Give the files different names, or name a session column")
+        return self

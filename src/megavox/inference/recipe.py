@@ -1,0 +1,69 @@
+"""The recipe: everything besides weights that prediction needs, so that a run predicts anywhere.
+
+It stands in the run's folder as run.json; the cohort and the store are not needed any more.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from megavox.core.files import read_json, write_json
+from megavox.images.prepare import Preparation
+from megavox.study import Study, parse_study, show_study
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How a run turns an image into a prediction.
+
+    Attributes:
+        run: its name.
+        study: the study with every value derived.
+        preparation: what is done to images first.
+        normalise: mode of `images.intensity.normaliser`.
+        cohort_intensities: for mode `hu`.
+        precision: float32 or bfloat16.
+        calibration: temperature and thresholds, to classify.
+        provenance: versions, seeds, machine, study hash.
+    """
+
+    run: str
+    study: Study
+    preparation: Preparation
+    normalise: str
+    cohort_intensities: list[dict[str, float]] | None
+    precision: str
+    calibration: dict[str, Any] = field(default_factory=dict)
+    provenance: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def patch(self) -> tuple[int, ...]:
+        """Window size in voxels."""
+        return tuple(self.study.batches.patch)
+
+    @property
+    def mirror(self) -> tuple[int, ...]:
+        """Axes over which predictions are averaged: those mirrored in training, if asked for."""
+        axes = {"left-right": -1, "front-back": -2, "up-down": -3}
+        names = self.study.batches.augment.mirror if self.study.inference.mirror else []
+        return tuple(axes[name] for name in names if -axes[name] <= self.preparation.spatial_dims)
+
+    def write(self, path: Path) -> None:
+        """Write run.json."""
+        write_json(path, {
+            "run": self.run, "study": show_study(self.study), "preparation": self.preparation.to_dict(),
+            "normalise": self.normalise, "cohort_intensities": self.cohort_intensities,
+            "precision": self.precision, "calibration": self.calibration, "provenance": self.provenance})
+
+    @classmethod
+    def read(cls, path: Path) -> Recipe:
+        """Read run.json.
+
+        Raises:
+            WorkspaceError: there is none, or it is damaged.
+        """
+        value = read_json(path)
+        return cls(**{**value, "study": parse_study(value["study"], where=path),
+                      "preparation": Preparation.from_dict(value["preparation"])})

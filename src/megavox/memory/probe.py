@@ -1,0 +1,68 @@
+"""A probe: a few real training steps, measured. The network is thrown away afterwards."""
+
+from __future__ import annotations
+
+import copy
+import resource
+import time
+from dataclasses import dataclass, replace
+
+import torch
+
+from megavox.training.loop import Stepper, Training
+from megavox.training.optimiser import MovingAverage, build_optimiser
+from megavox.training.parallel import Ranks
+
+WARM_UP = 3  # steps not counted: the first ones allocate, tune and wait for workers
+MOST_STEPS = 1000
+LOADER_AHEAD = 10**6  # the probe never reaches the end of its steps
+
+
+@dataclass(frozen=True)
+class Probe:
+    """What was measured.
+
+    Attributes:
+        step_s: median-like time of a step, waiting for data included.
+        waiting: share of it spent waiting for data.
+        steps: steps measured.
+        memory_gb: peak of this process in main memory, and of the device where it is a GPU.
+    """
+
+    step_s: float
+    waiting: float
+    steps: int
+    memory_gb: float
+    device_memory_gb: float
+
+
+def probe(training: Training, ranks: Ranks, seconds: float) -> Probe:
+    """Train a copy of the network for about `seconds` (at least three steps) and measure it."""
+    trial = replace(training, network=copy.deepcopy(training.network))
+    optimiser = build_optimiser(trial.network, trial.section.optimiser)
+    stepper = Stepper(trial, ranks, optimiser, MovingAverage(trial.network, trial.section.ema), 0, LOADER_AHEAD)
+    if ranks.device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats()
+    try:
+        for step in range(WARM_UP):
+            stepper.step(step)
+        begin, waited, steps = time.perf_counter(), 0.0, 0
+        while steps < 3 or (time.perf_counter() - begin < seconds and steps < MOST_STEPS):
+            stepper.step(WARM_UP + steps)
+            waited += stepper.waiting * stepper.seconds
+            steps += 1
+        total = time.perf_counter() - begin
+    finally:
+        stepper.close()
+    device = torch.cuda.max_memory_reserved() / 1e9 if ranks.device.type == "cuda" else 0.0
+    return Probe(ranks.mean(total / steps), waited / total, steps,
+                 resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9, device)
+
+
+def steps_in(budget_s: float, spent_s: float, step_s: float, validation_s: float, validations: int) -> int:
+    """Steps that fit a time budget, validations included; at least 10.
+
+    A twentieth is kept back for checkpoints and for a machine that is not always equally fast.
+    """
+    left = 0.95 * budget_s - spent_s - validation_s * validations
+    return max(10, int(left / step_s))

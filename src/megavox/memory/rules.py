@@ -1,0 +1,186 @@
+"""The rules by which `auto` values follow from the cohort and the machine. All of them stand here.
+
+A rule gives a value and a sentence why; `megavox new` writes both into the study file, `megavox plan`
+prints them. Sizes are in array order (z, y, x).
+
+1. Spacing: the median of the cohort along each axis; images are left as they are where all are
+   within 1 % of it, and where they have no spacing in mm.
+2. Size (classify, 2D): the median size, at most 224 pixels a side, in multiples of 32.
+3. Normalisation: CT by the cohort's Hounsfield range, everything else each image by itself.
+4. Patch: the median image after resampling, shrunk along its longest axis until it has no more voxels
+   than the device likes; sides are multiples of what the network halves.
+5. Levels: halve while the smallest side keeps four voxels. Filters: 16 on a CPU, 32 on a GPU.
+6. Batch: so many patches that a step has a useful number of voxels, at least 2.
+7. Time: a budget rather than steps, since only the machine knows what a step takes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from megavox.cohort.survey import Fingerprint
+from megavox.memory.machine import Machine
+from megavox.study import AUTO, Study
+
+PATCH_VOXELS = {"cpu": 48**3, "gpu": 128**3}
+BATCH_VOXELS = {"cpu": 2 * 48**3, "gpu": 2 * 128**3}
+MOST_BATCH = {"cpu": 16, "gpu": 64}
+FILTERS = {"cpu": 16, "gpu": 32}
+BUDGET_S = {"cpu": 20 * 60.0, "gpu": 2 * 3600.0}
+LARGEST_PICTURE = 224
+
+
+@dataclass(frozen=True)
+class Derived:
+    """One derived value.
+
+    Attributes:
+        key: key path in the study file.
+        value: what it becomes.
+        why: one sentence.
+    """
+
+    key: str
+    value: Any
+    why: str
+
+
+def derive(study: Study, cohort: Fingerprint, machine: Machine) -> list[Derived]:
+    """All values that stand at `auto` in the study, derived in order."""
+    kind = device_kind(study, machine)
+    found = list(derive_images(study, cohort))
+    resolved = apply(study, found)
+    size = prepared_size(resolved, cohort)
+    found += _model(resolved, size, kind)
+    resolved = apply(resolved, found)
+    found += _batches(resolved, size, kind, machine, cohort)
+    found += _training(resolved, kind, machine)
+    return found
+
+
+def derive_images(study: Study, cohort: Fingerprint) -> Iterable[Derived]:
+    """The part that packing needs: channels, spacing or size, normalisation."""
+    images = study.images
+    if images.channels == AUTO:
+        count = 1 if cohort.colour and images.grey else cohort.channels
+        yield Derived("images.channels", [f"channel {k + 1}" for k in range(count)],
+                      f"the files of most cases hold {count} channel{'s' * (count > 1)}")
+    if images.size is None and images.spacing_mm == AUTO:
+        yield from _spacing(study, cohort)
+    if images.normalise == AUTO:
+        yield (Derived("images.normalise", "hu", "CT: the numbers are Hounsfield units") if cohort.modality == "CT" else
+               Derived("images.normalise", "zscore", "intensities have no absolute scale in these images"))
+
+
+def _spacing(study: Study, cohort: Fingerprint) -> Iterable[Derived]:
+    dims = cohort.spatial_dims
+    spacings = np.array(cohort.spacings_mm)[:, -dims:]
+    median = np.median(spacings, axis=0)
+    if dims == 2 and study.task.kind == "classify":
+        shapes = np.array(cohort.shapes)[:, -2:]
+        size = [int(min(LARGEST_PICTURE, max(32, 32 * round(n / 32)))) for n in np.median(shapes, axis=0)]
+        if (shapes == size).all():
+            yield Derived("images.spacing_mm", "native", f"all pictures are {size[0]} x {size[1]} already")
+        else:
+            yield Derived("images.size", size, f"the median picture, at most {LARGEST_PICTURE} a side, in "
+                          "multiples of 32")
+            yield Derived("images.spacing_mm", "native", "size is given")
+    elif not cohort.calibrated or (np.abs(spacings / median - 1) < 0.01).all():
+        yield Derived("images.spacing_mm", "native", "all images have one spacing" if cohort.calibrated else
+                      "the files do not say the spacing")
+    else:
+        yield Derived("images.spacing_mm", [float(f"{v:.4g}") for v in median], "the cohort's median along each axis")
+
+
+def prepared_size(study: Study, cohort: Fingerprint) -> np.ndarray:
+    """Median size in voxels after preparation, `(d,)`."""
+    dims = cohort.spatial_dims
+    if study.images.size is not None:
+        return np.array(study.images.size)
+    shapes = np.array(cohort.shapes, float)[:, -dims:]
+    if isinstance(study.images.spacing_mm, list):
+        shapes = shapes * np.array(cohort.spacings_mm)[:, -dims:] / study.images.spacing_mm
+    return np.median(shapes, axis=0)
+
+
+def device_kind(study: Study, machine: Machine) -> str:
+    """`cpu` or `gpu`, as the study will train."""
+    wish = study.training.device
+    return "gpu" if wish in ("cuda", "mps") or (wish == AUTO and machine.gpus) else "cpu"
+
+
+def _model(study: Study, size: np.ndarray, kind: str) -> Iterable[Derived]:
+    model = study.model
+    if model.family != "unet":
+        return
+    if model.levels == AUTO:
+        patch = study.batches.patch if study.batches.patch != AUTO else _shrunk(size, 8, PATCH_VOXELS[kind])
+        levels = int(np.clip(np.floor(np.log2(min(patch) / 4)) + 1, 2, 6))
+        yield Derived("model.levels", levels, f"halving while the smallest side of the patch ({min(patch)}) keeps "
+                      "four voxels")
+    if model.filters == AUTO:
+        yield Derived("model.filters", FILTERS[kind], f"what trains in good time on a {kind.upper()}")
+
+
+def _batches(study: Study, size: np.ndarray, kind: str, machine: Machine, cohort: Fingerprint) -> Iterable[Derived]:
+    section, patch = study.batches, study.batches.patch
+    multiple = 2 ** (int(study.model.levels) - 1) if study.model.family == "unet" else 32
+    if study.task.kind == "classify" and study.model.family != "monai":
+        multiple = 1
+    if patch == AUTO:
+        patch = _shrunk(size, multiple, PATCH_VOXELS[kind] if len(size) == 3 else PATCH_VOXELS[kind] // 2)
+        yield Derived("batches.patch", patch, f"the median image is {_times(size)} voxels; sides are multiples of "
+                      f"{multiple}, at most {PATCH_VOXELS[kind]:,} voxels on a {kind.upper()}")
+    if section.size == AUTO:
+        batch = int(np.clip(round(BATCH_VOXELS[kind] / np.prod(patch)), 2, MOST_BATCH[kind]))
+        batch = min(batch, max(2, cohort.n_cases // 2))
+        if study.task.kind == "classify":
+            batch = max(batch, min(16, max(2, cohort.n_cases // 4)))
+        yield Derived("batches.size", batch, f"about {BATCH_VOXELS[kind]:,} voxels a step"
+                      + (", at least 16 cases" if study.task.kind == "classify" else ", at least 2 patches"))
+    if section.workers == AUTO:
+        workers = max(1, min(8, machine.cores // 2 if kind == "gpu" else machine.cores // 4))
+        yield Derived("batches.workers", workers, f"{machine.cores} cores, of which the network needs "
+                      + ("few on a GPU" if kind == "gpu" else "most on a CPU"))
+
+
+def _training(study: Study, kind: str, machine: Machine) -> Iterable[Derived]:
+    training = study.training
+    if training.steps == AUTO and training.budget is None:
+        yield Derived("training.budget", BUDGET_S[kind], f"{BUDGET_S[kind] / 60:g} minutes on a {kind.upper()}; the "
+                      "number of steps is fixed from the rate measured at the start")
+    if training.device == AUTO:
+        yield Derived("training.device", "cuda" if kind == "gpu" else "cpu",
+                      f"this machine has {machine.gpus[0]}" if machine.gpus else "this machine has no GPU")
+    if training.precision == AUTO:
+        fast = kind == "gpu" and machine.gpu_bfloat16
+        yield Derived("training.precision", "bfloat16" if fast else "float32",
+                      "this GPU is faster with it" if fast else "exact, and not slower here")
+
+
+def _shrunk(size: np.ndarray, multiple: int, most: int) -> list[int]:
+    """`size` rounded to multiples, then the longest side shortened until at most `most` voxels are left."""
+    sides = [max(multiple, multiple * int(np.ceil(n / multiple - 0.25))) for n in size]
+    while np.prod(sides) > most and max(sides) > multiple:
+        longest = int(np.argmax(sides))
+        sides[longest] -= multiple
+    return sides
+
+
+def _times(size: np.ndarray) -> str:
+    return " x ".join(f"{n:g}" for n in np.round(size))
+
+
+def apply(study: Study, derived: Iterable[Derived]) -> Study:
+    """The study with derived values filled in, validated again."""
+    data = study.model_dump()
+    for item in derived:
+        place, parts = data, item.key.split(".")
+        for part in parts[:-1]:
+            place = place[part]
+        place[parts[-1]] = item.value
+    return Study.model_validate(data)

@@ -1,0 +1,160 @@
+"""pack: images and targets -> store, cohort.csv, quarantine.csv, splits.json."""
+
+from __future__ import annotations
+
+import shutil
+from collections import Counter
+from dataclasses import asdict, dataclass
+
+import numpy as np
+
+from megavox.cohort.case import Case, Catalogue, Rejected
+from megavox.cohort.checks import duplicates, outliers
+from megavox.cohort.drawn import one_mask_a_class
+from megavox.cohort.layouts import LAYOUTS
+from megavox.cohort.splits import refuse_shared_subjects, split
+from megavox.cohort.survey import Fingerprint, survey
+from megavox.cohort.table import Entry, write_cohort
+from megavox.core.errors import CohortError
+from megavox.core.files import read_json, write_csv, write_json
+from megavox.core.provenance import cores, provenance
+from megavox.images.prepare import Preparation
+from megavox.memory.rules import Derived, apply, derive_images
+from megavox.pipeline.project import Project, pack_hash, study_hash
+from megavox.store.build import build_store, write_index
+from megavox.store.layout import Record
+from megavox.study import Study
+
+QUARANTINE = ("case", "subject", "file", "reason", "message")
+
+
+@dataclass(frozen=True)
+class Packed:
+    """What packing gave.
+
+    Attributes:
+        entries: the packed cases.
+        rejected: what was set aside.
+        remarks: what is odd but harmless.
+    """
+
+    entries: list[Entry]
+    rejected: list[Rejected]
+    remarks: list[str]
+
+    def parts(self) -> dict[str, int]:
+        """Cases in each part of the split."""
+        return dict(Counter(entry.part for entry in self.entries))
+
+    def reasons(self) -> dict[str, int]:
+        """How often each reason of quarantine."""
+        return dict(Counter(one.reason for one in self.rejected).most_common())
+
+
+def pack(project: Project) -> Packed:
+    """Pack the study's cohort; cases packed before with the same settings are kept.
+
+    Raises:
+        CohortError: no case is left, or any was set aside and the study says `quarantine: refuse`.
+    """
+    study, workspace = project.study, project.workspace
+    catalogue = catalogue_of(study)
+    facts = survey(catalogue, study.cohort, study.task)
+    derived = list(derive_images(study, facts.fingerprint))
+    preparation = preparation_of(apply(study, derived), facts.fingerprint)
+    remarks = [*catalogue.remarks, *facts.fingerprint.remarks]
+    _discard_other_store(project)
+    records, bad = build_store(
+        workspace.store, catalogue.cases, preparation, study.task, seed=study.seed, workers=cores(),
+        one_mask_a_class=study.task.kind == "segment" and one_mask_a_class(study.cohort, study.task))
+    cases = [case for case in catalogue.cases if case.name in records]
+    bad += duplicates(cases, [records[case.name].pixel_hash for case in cases])
+    absolute = apply(study, derived).images.normalise in ("hu", "none")
+    odd = _outliers(cases, records, absolute)
+    bad, remarks = bad + (odd if absolute else []), remarks + ([] if absolute else [one.message for one in odd])
+    rejected = [*catalogue.rejected, *bad]
+    gone = {one.case for one in bad}
+    cases = [case for case in cases if case.name not in gone]
+    write_csv(workspace.quarantine, QUARANTINE, map(asdict, rejected))
+    if not cases or (rejected and study.images.quarantine == "refuse"):
+        raise CohortError(f"{len(rejected)} cases were set aside and {len(cases)} are left", where=workspace.quarantine,
+                          fix="Read the reasons in that table"
+                          + ("" if not cases else "; `images.quarantine: continue` goes on without them"))
+    entries = _split(study, cases, records)
+    _write(project, entries, records, facts.fingerprint, preparation, derived)
+    return Packed(entries, rejected, remarks)
+
+
+def catalogue_of(study: Study) -> Catalogue:
+    """The cases that the study's layout finds.
+
+    Raises:
+        CohortError: none, or two of one name.
+    """
+    found = LAYOUTS[study.cohort.layout].catalogue(study.cohort, study.task).checked()
+    if not found.cases:
+        first = f"; the first reason: {found.rejected[0].message}" if found.rejected else ""
+        raise CohortError(f"no usable case ({len(found.rejected)} were set aside{first})", where=study.cohort.folder)
+    return found
+
+
+def preparation_of(study: Study, facts: Fingerprint) -> Preparation:
+    """How images are prepared, from a study whose images section is derived."""
+    images = study.images
+    spacing = images.spacing_mm
+    return Preparation(facts.spatial_dims, len(images.channels),
+                       tuple(spacing) if isinstance(spacing, list) else None,
+                       tuple(images.size) if images.size else None, images.grey)
+
+
+def _discard_other_store(project: Project) -> None:
+    """Cases packed for other settings are of no use."""
+    marker = project.workspace.store / "settings.json"
+    wanted = {"hash": pack_hash(project.study)}
+    if not marker.exists() or read_json(marker) != wanted:
+        shutil.rmtree(project.workspace.store, ignore_errors=True)
+        write_json(marker, wanted)
+
+
+def _outliers(cases: list[Case], records: dict[str, Record], absolute: bool) -> list[Rejected]:
+    """Intensities far from the cohort's; they matter only where intensities are absolute."""
+    statistics = [records[case.name].intensities[0] for case in cases]
+    found = []
+    for index, factor in outliers([one["p995"] - one["p005"] for one in statistics]):
+        case = cases[index]
+        text = f"The range of intensities of case {case.name} is {factor:.3g} times the cohort's median"
+        text += ("; Hounsfield units are absolute, so it is of another kind or badly scaled." if absolute else
+                 "; each image is normalised by itself, so it is kept.")
+        found.append(Rejected(case.name, case.subject, str(case.images[0][0]), "intensity", text))
+    return found
+
+
+def _split(study: Study, cases: list[Case], records: dict[str, Record]) -> list[Entry]:
+    classes = study.task.names
+    if study.task.kind == "classify":
+        strata = np.array([[name in (case.labels or ()) for name in classes] for case in cases], float)
+    else:
+        strata = np.array([[count > 0 for count in records[case.name].voxels] for case in cases], float)
+    section = study.split
+    parts = split([case.subject for case in cases], strata, test=section.test, validation=section.validation,
+                  folds=section.folds, fold=section.fold, seed=study.seed)
+    entries = []
+    for case, part in zip(cases, parts, strict=True):
+        record = records[case.name]
+        entries.append(Entry(case, record.key, part, " x ".join(map(str, record.shape[1:])),
+                             " x ".join(f"{v:.4g}" for v in record.spacing_mm), "; ".join(record.remarks)))
+    return entries
+
+
+def _write(project: Project, entries: list[Entry], records: dict[str, Record], facts: Fingerprint,
+           preparation: Preparation, derived: list[Derived]) -> None:
+    workspace, study = project.workspace, project.study
+    write_cohort(workspace.cohort, entries)
+    refuse_shared_subjects([entry.case.subject for entry in entries], [entry.part for entry in entries])
+    write_json(workspace.splits, {
+        "seed": study.seed, **{part: [entry.case.name for entry in entries if entry.part == part]
+                               for part in ("train", "validation", "test")}})
+    write_index(workspace.store, [records[entry.case.name] for entry in entries])
+    write_json(workspace.store / "pack.json", {
+        "hash": pack_hash(study), "fingerprint": facts.to_dict(), "preparation": preparation.to_dict(),
+        "derived": [asdict(one) for one in derived], "provenance": provenance(study_hash(study), study.seed)})

@@ -1,0 +1,60 @@
+"""plan: what `auto` becomes, why, and what a step really costs here."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+
+from megavox.cohort.survey import Fingerprint
+from megavox.core.files import read_json, write_json
+from megavox.core.provenance import provenance
+from megavox.memory.machine import this_machine
+from megavox.memory.probe import Probe, probe
+from megavox.memory.rules import Derived, apply, derive
+from megavox.pipeline.project import Project, study_hash
+from megavox.pipeline.workshop import Workshop
+from megavox.study import Study
+from megavox.training.parallel import ranks
+
+PROBE_S = 5.0
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The study with nothing left at `auto`, and the reasons.
+
+    Attributes:
+        study: every value derived.
+        derived: what was derived.
+        probe: what a step costs; None before it was measured.
+    """
+
+    study: Study
+    derived: list[Derived]
+    probe: Probe | None
+
+
+def plan(project: Project) -> Plan:
+    """Derive every value, measure a probe step, and write plan.json."""
+    found = derived_plan(project)
+    with ranks(str(found.study.training.device)) as here:
+        workshop = Workshop(project, found.study)
+        measured = probe(workshop.training(here, steps=100), here, PROBE_S)
+    found = Plan(found.study, found.derived, measured)
+    write_json(project.workspace.plan, {
+        "study_hash": study_hash(project.study), "study": found.study.model_dump(mode="json"),
+        "derived": [asdict(one) for one in found.derived], "probe": asdict(measured),
+        "provenance": provenance(study_hash(project.study), project.study.seed)})
+    return found
+
+
+def derived_plan(project: Project) -> Plan:
+    """The plan on disk where it belongs to this study, else a new one without a probe."""
+    path = project.workspace.plan
+    if path.exists():
+        saved = read_json(path)
+        if saved["study_hash"] == study_hash(project.study):
+            return Plan(Study.model_validate(saved["study"]), [Derived(**one) for one in saved["derived"]],
+                        Probe(**saved["probe"]))
+    facts = Fingerprint.from_dict(project.packing()["fingerprint"])
+    derived = derive(project.study, facts, this_machine())
+    return Plan(apply(project.study, derived), derived, None)

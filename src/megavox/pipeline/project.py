@@ -1,0 +1,76 @@
+"""A study, its workspace, and the name of the run: what every stage is given."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+from megavox.cohort.table import Entry, read_cohort
+from megavox.core.errors import WorkspaceError
+from megavox.core.files import plain, read_json, text_hash
+from megavox.core.workspace import RunFolder, Workspace
+from megavox.store.read import Store
+from megavox.study import Study
+
+
+@dataclass(frozen=True)
+class Project:
+    """What a stage works on.
+
+    Attributes:
+        study: as the user wrote it (changed by `--set`).
+        workspace: where everything is written.
+        run_name: the run to train, evaluate and predict with.
+    """
+
+    study: Study
+    workspace: Workspace
+    run_name: str
+
+    @classmethod
+    def at(cls, study: Study, workspace: Path, run: str | None = None) -> Project:
+        """A project in a workspace folder; the run is named after the study unless told otherwise."""
+        return cls(study, Workspace(workspace), run or study.name)
+
+    @property
+    def run(self) -> RunFolder:
+        """The folder of the run."""
+        return self.workspace.run(self.run_name)
+
+    def store(self) -> Store:
+        """The packed cases.
+
+        Raises:
+            WorkspaceError: not packed, or packed for another study.
+        """
+        found = self.packing()
+        if found["hash"] != pack_hash(self.study):
+            raise WorkspaceError("the store was packed for other settings of cohort, task, images, split or seed",
+                                 where=self.workspace.store, fix="Run `megavox pack` again, or use another --workspace")
+        return Store(self.workspace.store)
+
+    def packing(self) -> dict:
+        """What `pack` wrote of its settings: hash, fingerprint, preparation, derived values."""
+        path = self.workspace.store / "pack.json"
+        if not path.exists():
+            raise WorkspaceError("nothing is packed here yet", where=self.workspace.root, fix="Run `megavox pack` first")
+        return read_json(path)
+
+    def entries(self) -> list[Entry]:
+        """The packed cases with their parts."""
+        return read_cohort(self.workspace.cohort)
+
+
+def study_hash(study: Study) -> str:
+    """Hash of everything in the study, short."""
+    return text_hash(json.dumps(plain(study.model_dump(mode="json")), sort_keys=True))[:16]
+
+
+def pack_hash(study: Study) -> str:
+    """Hash of the parts of the study that packing depends on."""
+    parts = study.model_dump(mode="json", include={"cohort", "task", "images", "split", "seed"})
+    for name in ("class_weights", "label_smoothing"):  # of the loss only
+        parts["task"].pop(name, None)
+    parts["images"].pop("quarantine")
+    return text_hash(json.dumps(plain(parts), sort_keys=True))[:16]

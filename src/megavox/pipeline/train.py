@@ -1,0 +1,114 @@
+"""train: a packed cohort -> a run with its best weights, calibrated on the validation cases."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, replace
+
+from megavox.core.errors import WorkspaceError
+from megavox.core.files import read_json, write_text
+from megavox.core.progress import say
+from megavox.memory.probe import probe, steps_in
+from megavox.pipeline.plan import derived_plan
+from megavox.pipeline.project import Project, study_hash
+from megavox.pipeline.workshop import Workshop
+from megavox.study import AUTO, Study, show_study
+from megavox.training.checkpoint import Progress, best_checkpoint, load_weights
+from megavox.training.loop import train as run_loop
+from megavox.training.parallel import Ranks, ranks
+from megavox.training.signals import Stop
+
+PROBE_SHARE = 0.02  # of the budget is spent on measuring the rate
+
+
+@dataclass(frozen=True)
+class Trained:
+    """What a training gave.
+
+    Attributes:
+        progress: steps, best validation metric.
+        metric: its name.
+        study: with the steps that were fixed.
+    """
+
+    progress: Progress
+    metric: str
+    study: Study
+
+
+def train(project: Project) -> Trained:
+    """Train the project's run, or go on with it where it was stopped.
+
+    Raises:
+        WorkspaceError: not packed, or the run's folder belongs to another study.
+        TrainingError, Stopped: see `training.loop.train`.
+    """
+    begin = time.perf_counter()
+    folder = project.run
+    study = _study_of_run(project)
+    with Stop() as stop, ranks(str(study.training.device)) as here:
+        workshop = Workshop(project, study)
+        if study.training.steps == AUTO:
+            study = here.from_first(_with_steps(workshop, here, begin))
+            workshop = Workshop(project, study)
+        if here.first:
+            folder.checkpoints.mkdir(parents=True, exist_ok=True)
+            workshop.recipe().write(folder.recipe)
+            write_text(folder.study, show_study(study))
+        here.barrier()
+        training = workshop.training(here)
+        progress = run_loop(training, folder, here, stop)
+        if here.first and not folder.done.exists():
+            _calibrate(workshop, project, here)
+            folder.done.touch()
+    return Trained(progress, workshop.task.headline, study)
+
+
+def _study_of_run(project: Project) -> Study:
+    """The study with every value derived; the run's own where it was begun before."""
+    path = project.run.recipe
+    if not path.exists():
+        return derived_plan(project).study
+    from megavox.inference.recipe import Recipe
+
+    recipe = Recipe.read(path)
+    if recipe.provenance["study_hash"] != study_hash(project.study):
+        raise WorkspaceError("this run was begun with other settings", where=project.run.root,
+                             fix="Take another --run name, or remove that folder")
+    return recipe.study
+
+
+def _with_steps(workshop: Workshop, here: Ranks, begin: float) -> Study:
+    """The study with the number of steps that fit its budget, from a measured rate."""
+    study = workshop.study
+    budget = study.training.budget
+    assert budget is not None, "the rules give steps or a budget"
+    training = workshop.training(here, steps=10**6)
+    rate = probe(training, here, PROBE_SHARE * budget)
+    few = workshop.part("validation")[:max(3, here.count)]
+    clock = time.perf_counter()
+    workshop.validation(here, few)(training.network)
+    each = (time.perf_counter() - clock) / len(few)
+    validation = here.mean(each) * len(workshop.part("validation"))
+    steps = steps_in(budget, time.perf_counter() - begin, rate.step_s, validation, study.training.validations)
+    if here.first:
+        say(f"{steps} steps fit {budget / 60:.3g} minutes: {rate.step_s:.3f} s a step, {validation:.1f} s a validation")
+    section = study.training.model_copy(update={"steps": steps, "budget": None})
+    return study.model_copy(update={"training": section})
+
+
+def _calibrate(workshop: Workshop, project: Project, here: Ranks) -> None:
+    """Fit temperature and thresholds of a classifier on the validation cases, with the best weights."""
+    if workshop.task.kind != "classify":
+        return
+    alone = replace(here, rank=0, count=1)
+    network = workshop.network(here.device)
+    load_weights(best_checkpoint(project.run), network)
+    rows = workshop.validation(alone)(network)
+    recipe = replace(workshop.recipe(), calibration=workshop.task.calibrate(rows))  # type: ignore[attr-defined]
+    recipe.write(project.run.recipe)
+
+
+def run_is_done(project: Project) -> bool:
+    """Whether the run's training has ended."""
+    return project.run.done.exists() and bool(read_json(project.run.recipe))

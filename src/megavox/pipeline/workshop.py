@@ -1,0 +1,112 @@
+"""What training, the probe and validation share: samples, network, task and recipe of one study."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from megavox.batches.samples import Samples, class_target
+from megavox.cohort.table import Entry
+from megavox.core.errors import StudyError
+from megavox.core.provenance import provenance
+from megavox.images.intensity import cohort_intensities, normalise, normaliser, outside_value
+from megavox.images.prepare import Preparation
+from megavox.inference.predictor import network_logits
+from megavox.inference.recipe import Recipe
+from megavox.models.registry import build_model
+from megavox.pipeline.project import Project, study_hash
+from megavox.store.read import CaseReader
+from megavox.study import Study
+from megavox.tasks.registry import build_task
+from megavox.training.loop import Training
+from megavox.training.parallel import Ranks
+
+
+class Workshop:
+    """Builds the parts of a training from a packed project.
+
+    Args:
+        project: packed.
+        study: with every value derived.
+    """
+
+    def __init__(self, project: Project, study: Study) -> None:
+        self.project, self.study = project, study
+        self.store = project.store()
+        self.entries = project.entries()
+        self.preparation = Preparation.from_dict(project.packing()["preparation"])
+        train = [self.store.records[entry.key] for entry in self.part("train")]
+        self.task = build_task(study.task, train)
+        mode = str(study.images.normalise)
+        self.cohort = cohort_intensities([record.intensities for record in train]) if mode == "hu" else None
+        self.mode = mode
+        if len(study.batches.patch) != self.preparation.spatial_dims:
+            raise StudyError(f"batches.patch is {study.batches.patch}", expected=f"{self.preparation.spatial_dims} "
+                             "numbers, since the images have so many dimensions")
+
+    def part(self, name: str) -> list[Entry]:
+        """Entries of train, validation or test."""
+        return [entry for entry in self.entries if entry.part == name]
+
+    def recipe(self) -> Recipe:
+        """The run's recipe, not yet calibrated."""
+        return Recipe(self.project.run_name, self.study, self.preparation, self.mode, self.cohort,
+                      str(self.study.training.precision),
+                      provenance=provenance(study_hash(self.project.study), self.study.seed))
+
+    def samples(self) -> Samples:
+        """Training samples."""
+        readers = [self._reader(entry) for entry in self.part("train")]
+        return Samples(readers, [self._numbers(reader) for reader in readers], patch=self.study.batches.patch,
+                       batch=int(self.study.batches.size), section=self.study.batches, seed=self.study.seed,
+                       classes=self.task.outputs if self.task.kind == "classify" else 0)
+
+    def network(self, device: torch.device) -> nn.Module:
+        """A network with the study's first weights."""
+        torch.manual_seed(self.study.seed)
+        network = build_model(self.study.model, spatial_dims=self.preparation.spatial_dims,
+                              in_channels=self.preparation.channels, out_channels=self.task.outputs,
+                              patch=self.study.batches.patch)
+        return network.to(device)
+
+    def training(self, ranks: Ranks, steps: int | None = None) -> Training:
+        """Everything the loop needs; `steps` where the study does not say."""
+        section = self.study.training
+        if steps is not None:
+            section = section.model_copy(update={"steps": steps, "budget": None})
+        return Training(self.network(ranks.device), self.task, self.samples(), self.validation(ranks), section,
+                        self.study.seed, int(self.study.batches.workers), self.study.batches.prefetch,
+                        str(section.precision))
+
+    def validation(self, ranks: Ranks, entries: Sequence[Entry] | None = None) -> Callable[[nn.Module], list[Any]]:
+        """A function that gives the task's rows for this rank's share of the validation cases."""
+        chosen = self.part("validation") if entries is None else list(entries)
+        readers = [self._reader(entry) for entry in chosen][ranks.rank::ranks.count]
+        recipe = self.recipe()
+
+        def rows(network: nn.Module) -> list[Any]:
+            network.eval()
+            return [self._row(network, reader, recipe, ranks.device) for reader in readers]
+
+        return rows
+
+    def _row(self, network: nn.Module, reader: CaseReader, recipe: Recipe, device: torch.device) -> Any:
+        shape = reader.record.shape[1:]
+        zero = (0,) * len(shape)
+        numbers = self._numbers(reader)
+        image = normalise(reader.image(zero, shape), numbers)
+        logits = network_logits(network, recipe, image, outside_value(reader.record.intensities, numbers), device)
+        if self.task.kind == "classify":
+            return self.task.row(logits, class_target(reader.record.classes or (), reader.record.unknown,
+                                                      self.task.outputs))
+        return self.task.row(logits, reader.mask(zero, shape))
+
+    def _reader(self, entry: Entry) -> CaseReader:
+        return self.store.reader(entry.key, entry.case.name)
+
+    def _numbers(self, reader: CaseReader) -> np.ndarray:
+        return normaliser(self.mode, reader.record.intensities, self.cohort)

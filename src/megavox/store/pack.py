@@ -1,0 +1,178 @@
+"""Packing one case: read, check, prepare, write. Whole or not at all."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from megavox.cohort.case import Case
+from megavox.cohort.drawn import drawn
+from megavox.core.errors import LabelError
+from megavox.core.files import read_json, write_array, write_json
+from megavox.core.randomness import generator
+from megavox.images.check import check_image, check_mask_on_grid, mask_classes
+from megavox.images.formats import read_image
+from megavox.images.image import Image
+from megavox.images.intensity import intensity_statistics
+from megavox.images.prepare import Preparation, join_channels, prepare, prepare_mask
+from megavox.store.layout import POSITIONS, RECORD, Record, shard_files, write_arrays
+
+MOST_POSITIONS = 10_000  # voxels kept for sampling, a class
+IGNORE = 255  # value of voxels that teach nothing, in stored masks
+
+
+def case_key(name: str, seed: int) -> str:
+    """Folder name of a case in the store: a keyed hash, which tells nothing about the patient."""
+    return hashlib.blake2b(name.encode(), key=str(seed).encode(), digest_size=8).hexdigest()
+
+
+def read_channels(case: Case, grey: bool) -> Image:
+    """The checked image of a case as it came, its channels joined.
+
+    Raises:
+        ImageError: a file is unusable, or the channels do not fit together.
+    """
+    images = []
+    for files in case.images:
+        image = read_image(files if len(files) > 1 else files[0], grey=grey)
+        check_image(image, files[0])
+        images.append(image)
+    return join_channels(images)
+
+
+def read_mask(case: Case, image: Image, values: dict[int, int], tolerance_mm: float, per_class: bool) -> np.ndarray:
+    """The case's mask on the image's own grid, uint8 class numbers.
+
+    Args:
+        case: with at least one mask.
+        image: the image as it came.
+        values: value in the file -> class number (`IGNORE` for values that teach nothing).
+        tolerance_mm: largest distance between corners of mask and image.
+        per_class: one file a class, in the order of the classes; a voxel of at least half of the
+            file's largest value belongs to it, and later files overwrite earlier ones.
+
+    Raises:
+        GeometryError: the mask lies elsewhere. LabelError: a value that the study does not name.
+    """
+    shape = image.array.shape[1:]
+    labels = np.zeros(shape, np.uint8)
+    for number, path in enumerate(case.masks, 1):
+        mask = read_image(path, grey=True)
+        if mask.geometry.calibrated or image.geometry.calibrated:
+            check_mask_on_grid(mask.geometry, image.geometry, tolerance_mm)
+        found = mask.array[0]
+        if mask.array.shape[0] != 1 or found.shape != shape:
+            raise LabelError(f"the mask has shape {mask.array.shape}", where=path,
+                             expected=f"one channel of shape {shape}, as its image", reason="mask off-grid")
+        if per_class:
+            labels[drawn(found)] = number
+        else:
+            labels = mask_classes(found, values, path)
+    return labels
+
+
+def pack_case(folder: Path, case: Case, preparation: Preparation, task: Any, seed: int,
+              one_mask_a_class: bool = False) -> Record:
+    """Pack one case into `folder`; nothing is done when it is there already.
+
+    Args:
+        folder: where the case goes; its name is the key.
+        case: what to read.
+        preparation: how to bring it to one form.
+        task: the study's task section.
+        seed: picks the voxels kept for sampling.
+        one_mask_a_class: the case's masks are the classes in order.
+
+    Returns:
+        The record, which stands in the folder too.
+
+    Raises:
+        ImageError: the case is unusable.
+    """
+    if (folder / RECORD).exists():
+        return Record.from_dict(read_json(folder / RECORD))
+    original = read_channels(case, preparation.grey)
+    image = prepare(original, preparation)
+    mask = positions = classes = None
+    unknown: tuple[int, ...] = ()
+    foreground = None
+    if task.kind == "segment":
+        labels = read_mask(case, original, mask_values(task), task.mask_tolerance_mm, one_mask_a_class)
+        mask = prepare_mask(labels, original.geometry, image.geometry)
+        positions = foreground_positions(mask, len(task.classes), generator(seed, "positions", folder.name))
+        foreground = (mask > 0) & (mask != IGNORE)
+    else:
+        classes, unknown = class_numbers(case, task)
+    array = smallest_exact(image.array)
+    folder.mkdir(parents=True, exist_ok=True)
+    write_arrays(folder, array, mask, image.geometry)
+    if positions is not None:
+        write_array(folder / POSITIONS, positions)
+    record = Record(
+        key=folder.name, shape=array.shape, geometry=image.geometry, original=original.geometry,
+        intensities=intensity_statistics(array, foreground), pixel_hash=pixel_hash(original.array),
+        voxels=() if mask is None else tuple(int((mask == k).sum()) for k in range(1, len(task.classes) + 1)),
+        classes=classes, unknown=unknown,
+        bytes=tuple((path.relative_to(folder).as_posix(), path.stat().st_size) for path in shard_files(folder)),
+        remarks=tuple(str(w) for w in [original.meta.get("warnings")] if w))
+    write_json(folder / RECORD, record.to_dict())
+    return record
+
+
+def mask_values(task: Any) -> dict[int, int]:
+    """Value in the mask files -> class number, of a segment task."""
+    values = {0: 0, **{value: IGNORE for value in task.ignore}}
+    for number, found in enumerate(task.classes.values(), 1):
+        values.update({value: number for value in (found if isinstance(found, list) else [found])})
+    return values
+
+
+def class_numbers(case: Case, task: Any) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """Numbers of the classes that hold, and of those of which it is unknown.
+
+    Raises:
+        LabelError: no target, or a class that the study does not name.
+    """
+    if case.labels is None:
+        raise LabelError("the case has no target", where=case.name, reason="missing target",
+                         fix="Add it to the table, or leave the case out")
+    strange = [name for name in (*case.labels, *case.unknown) if name not in task.classes]
+    if strange or (not task.multilabel and len(case.labels) != 1):
+        raise LabelError(f"the target is {list(case.labels)}", where=case.name,
+                         expected=f"{'some' if task.multilabel else 'one'} of {task.classes}")
+    return (tuple(task.classes.index(name) for name in case.labels),
+            tuple(task.classes.index(name) for name in case.unknown))
+
+
+def foreground_positions(mask: np.ndarray, classes: int, rng: np.random.Generator) -> np.ndarray:
+    """Up to `MOST_POSITIONS` random voxels of each class: `(N, 1 + dims)`, class first."""
+    rows = []
+    for number in range(1, classes + 1):
+        flat = np.flatnonzero(mask == number)
+        if flat.size > MOST_POSITIONS:
+            flat = np.sort(rng.choice(flat, MOST_POSITIONS, replace=False))
+        index = np.stack(np.unravel_index(flat, mask.shape), axis=1)
+        rows.append(np.concatenate([np.full((len(index), 1), number), index], axis=1))
+    return np.concatenate(rows).astype(np.uint16 if max(mask.shape) <= 65536 else np.uint32)
+
+
+def smallest_exact(array: np.ndarray) -> np.ndarray:
+    """The array as uint8, int16 or uint16 where that keeps every value, else as float32."""
+    if array.dtype.kind == "f" and not (array == np.rint(array)).all():
+        return array.astype(np.float32)
+    low, high = array.min(), array.max()
+    for kind in (np.uint8, np.int16, np.uint16):
+        if np.iinfo(kind).min <= low and high <= np.iinfo(kind).max:
+            return array.astype(kind)
+    return array.astype(np.float32)
+
+
+def pixel_hash(array: np.ndarray) -> str:
+    """Hash of the voxel values as float32, whatever type they were stored in."""
+    digest = hashlib.blake2b(str(array.shape).encode(), digest_size=16)
+    digest.update(np.ascontiguousarray(array, dtype=np.float32).tobytes())
+    return digest.hexdigest()
+

@@ -1,0 +1,132 @@
+"""Reading packed cases: the index, and boxes of voxels.
+
+A missing, truncated or damaged shard is a `StoreError` that names the case, never zeros.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Sequence
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import zarr
+
+from megavox.core.errors import StoreError
+from megavox.core.files import read_array, read_json
+from megavox.store.layout import IMAGE, MASK, POSITIONS, Record
+
+INDEX = "index.json"
+CACHE_BYTES = 256 << 20  # whole arrays kept decoded by one reader; small cohorts are decoded once
+
+
+class Store:
+    """All packed cases; opening reads one file.
+
+    Args:
+        folder: the store.
+
+    Raises:
+        WorkspaceError: nothing was packed there.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.records = {row["key"]: Record.from_dict(row) for row in read_json(folder / INDEX)["records"]}
+
+    def reader(self, key: str, name: str) -> CaseReader:
+        """A reader of one case; `name` is what errors call it."""
+        return CaseReader(self.folder / key, self.records[key], name)
+
+
+class CaseReader:
+    """Reads boxes of one case. Opens nothing until asked.
+
+    Args:
+        folder: the case's folder in the store.
+        record: its record.
+        name: the case's name in messages.
+    """
+
+    def __init__(self, folder: Path, record: Record, name: str) -> None:
+        self.folder, self.record, self.name = folder, record, name
+
+    def image(self, start: Sequence[int], stop: Sequence[int]) -> np.ndarray:
+        """Voxels `[start, stop)` of all channels, `(C, ...)`, in stored units."""
+        return self._read(self._image, (slice(None), *map(slice, start, stop)))
+
+    def mask(self, start: Sequence[int], stop: Sequence[int]) -> np.ndarray:
+        """Class numbers `[start, stop)`, uint8."""
+        return self._read(self._mask, tuple(map(slice, start, stop)))
+
+    @cached_property
+    def positions(self) -> np.ndarray:
+        """Up to 10,000 voxels of each class: `(N, 1 + dims)`, class first."""
+        try:
+            return read_array(self.folder / POSITIONS)
+        except (OSError, ValueError, EOFError) as error:
+            raise self._damaged(f"{POSITIONS} cannot be read ({error})") from None
+
+    @cached_property
+    def _image(self) -> zarr.Array:
+        return self._open(IMAGE)
+
+    @cached_property
+    def _mask(self) -> zarr.Array:
+        return self._open(MASK)
+
+    def _open(self, name: str) -> zarr.Array:
+        for file, size in self.record.bytes:
+            if not file.startswith(f"{name}/"):
+                continue
+            path = self.folder / file
+            found = path.stat().st_size if path.exists() else None
+            if found != size:
+                raise self._damaged(f"{file} is missing" if found is None else
+                                    f"{file} has {found} bytes and should have {size}")
+        try:
+            return zarr.open_array(str(self.folder / name), mode="r", zarr_format=3)
+        except Exception as error:  # zarr has no common base class for what it raises on damage
+            raise self._damaged(f"{name}: {error}") from None
+
+    def _read(self, array: zarr.Array, box: tuple[slice, ...]) -> np.ndarray:
+        try:
+            return np.asarray(array[box])
+        except Exception as error:  # checksum, codec and index errors of several libraries
+            raise self._damaged(f"{array.basename}: {type(error).__name__}: {error}") from None
+
+    def _damaged(self, what: str) -> StoreError:
+        return StoreError(f"the packed case is damaged: {what}", where=f"{self.name} ({self.folder})",
+                          fix="Remove that folder and run `megavox pack` again")
+
+
+class CachedArrays:
+    """Decoded whole arrays of the cases used last, bounded in bytes.
+
+    Args:
+        most: bytes to keep.
+    """
+
+    def __init__(self, most: int = CACHE_BYTES) -> None:
+        self._most, self._bytes = most, 0
+        self._arrays: OrderedDict[tuple[str, str], np.ndarray] = OrderedDict()
+
+    def box(self, reader: CaseReader, kind: str, start: Sequence[int], stop: Sequence[int]) -> np.ndarray:
+        """`reader.image` or `reader.mask` (by `kind`) of a box, through the cache when the case is small."""
+        spatial = reader.record.shape[1:]
+        voxels = int(np.prod(reader.record.shape if kind == "image" else spatial))
+        read = reader.image if kind == "image" else reader.mask
+        if voxels * 4 > self._most // 8:
+            return read(start, stop)
+        entry = (reader.record.key, kind)
+        if entry in self._arrays:
+            self._arrays.move_to_end(entry)
+        else:
+            array = read((0,) * len(spatial), spatial)
+            self._arrays[entry] = array
+            self._bytes += array.nbytes
+            while self._bytes > self._most:
+                self._bytes -= self._arrays.popitem(last=False)[1].nbytes
+        lead = (slice(None),) if kind == "image" else ()
+        return self._arrays[entry][(*lead, *map(slice, start, stop))]

@@ -1,0 +1,6 @@
+"""The study file: typed, validated, every default visible."""
+
+from megavox.study.load import load_study, parse_study, show_study
+from megavox.study.sections import AUTO, Study
+
+__all__ = ["AUTO", "Study", "load_study", "parse_study", "show_study"]

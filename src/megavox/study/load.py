@@ -1,0 +1,257 @@
+"""Reading a study file: YAML text in, a `Study` out, or one message that says what to change.
+
+Relative paths in the file are relative to the file. `--set key.path=value` changes a value before
+validation, so a wrong one is reported like a wrong line.
+"""
+
+from __future__ import annotations
+
+import difflib
+import types
+import typing
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import BaseModel, ValidationError
+from pydantic.fields import FieldInfo
+from pydantic_core import PydanticUndefined
+
+from megavox.core.errors import StudyError
+from megavox.study.sections import Study
+
+Path_ = tuple[str | int, ...]
+
+
+def load_study(path: Path, changes: Iterable[str] = ()) -> Study:
+    """Read and validate a study file.
+
+    Args:
+        path: the YAML file.
+        changes: `key.path=value` texts, the values in YAML.
+
+    Raises:
+        StudyError: file missing, not YAML, unknown key, wrong type, impossible combination.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise StudyError("there is no such study file", where=path,
+                         fix="`megavox new FOLDER --output study.yaml` writes one") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise StudyError(f"the study file cannot be read ({error})", where=path) from None
+    return parse_study(text, where=path, changes=changes)
+
+
+def parse_study(text: str, *, where: Path, changes: Iterable[str] = ()) -> Study:
+    """Validate the text of a study file; `where` is its name in messages and the base of its paths."""
+    data, lines = _parse_yaml(text, where)
+    for change in changes:
+        _apply(data, lines, change)
+    try:
+        study = Study.model_validate(data)
+    except ValidationError as error:
+        raise StudyError(_explain_all(error, data, lines, where)) from None
+    return _with_absolute_paths(study, where.resolve().parent)
+
+
+def show_study(study: Study) -> str:
+    """The study as YAML with every default filled in."""
+    return yaml.safe_dump(study.model_dump(mode="json"), sort_keys=False, allow_unicode=True, width=100)
+
+
+# ------------------------------------------------------------------ YAML with line numbers
+
+
+def _parse_yaml(text: str, where: Path) -> tuple[dict[str, Any], dict[Path_, str]]:
+    try:
+        root = yaml.compose(text, Loader=yaml.SafeLoader)
+        data = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        line = f":{mark.line + 1}" if mark else ""
+        raise StudyError(f"this is not YAML ({getattr(error, 'problem', error)})", where=f"{where}{line}",
+                         fix="Check the indentation and the quotes near that line") from None
+    if not isinstance(root, yaml.MappingNode) or not isinstance(data, dict):
+        raise StudyError("the file holds no keys", where=where, expected="a YAML mapping such as `name: knee`")
+    lines: dict[Path_, str] = {}
+    _walk(root, (), lines, where)
+    return data, lines
+
+
+def _walk(node: yaml.Node, path: Path_, lines: dict[Path_, str], where: Path) -> None:
+    lines.setdefault(path, f"{where}:{node.start_mark.line + 1}")
+    if isinstance(node, yaml.SequenceNode):
+        for number, item in enumerate(node.value):
+            _walk(item, (*path, number), lines, where)
+    elif isinstance(node, yaml.MappingNode):
+        for key, value in node.value:
+            here = (*path, key.value)
+            if here in lines:
+                raise StudyError(f"the key {'.'.join(map(str, here))} stands twice, in lines "
+                                 f"{lines[here].rsplit(':', 1)[1]} and {key.start_mark.line + 1}", where=where)
+            lines[here] = f"{where}:{key.start_mark.line + 1}"
+            _walk(value, here, lines, where)
+
+
+def _apply(data: dict[str, Any], lines: dict[Path_, str], change: str) -> None:
+    key, separator, text = change.partition("=")
+    if not separator or not key.strip():
+        raise StudyError(f"--set {change!r} is not key.path=value",
+                         expected="for example --set training.budget=20min")
+    try:
+        value = yaml.safe_load(text)
+    except yaml.YAMLError:
+        raise StudyError(f"--set {change!r}: the value is not YAML") from None
+    parts = key.strip().split(".")
+    place: Any = data
+    for part in parts[:-1]:
+        if not isinstance(place.setdefault(part, {}), dict):
+            place[part] = {}
+        place = place[part]
+    place[parts[-1]] = value
+    for end in range(1, len(parts) + 1):
+        lines.setdefault(tuple(parts[:end]), f"--set {change}")
+    lines[tuple(parts)] = f"--set {change}"
+
+
+def _with_absolute_paths(study: Study, base: Path) -> Study:
+    def absolute(section: BaseModel) -> BaseModel:
+        changed: dict[str, Any] = {}
+        for name in type(section).model_fields:
+            value = getattr(section, name)
+            if isinstance(value, Path):
+                changed[name] = (base / value.expanduser()).resolve()
+            elif isinstance(value, BaseModel):
+                changed[name] = absolute(value)
+        return section.model_copy(update=changed)
+
+    return typing.cast(Study, absolute(study))
+
+
+# ------------------------------------------------------------------ messages
+
+
+def _explain_all(error: ValidationError, data: dict[str, Any], lines: dict[Path_, str], where: Path) -> str:
+    messages: dict[Path_, Any] = {}
+    for item in error.errors():
+        path, _ = _follow(item["loc"], data)
+        if path in messages and item["type"] != "extra_forbidden":  # one message for `list | "auto"`
+            messages[path]["msg"] += f", or: {item['msg'].removeprefix('Input should be ')}"
+        else:
+            messages[path] = dict(item)
+    text = "\n".join(_explain(item, data, lines, where) for item in messages.values())
+    return text.removesuffix(".")
+
+
+def _explain(item: Any, data: dict[str, Any], lines: dict[Path_, str], where: Path) -> str:
+    path, model = _follow(item["loc"], data)
+    place = next((lines[path[:n]] for n in range(len(path), -1, -1) if path[:n] in lines), str(where))
+    key = ".".join(map(str, path)) or "study"
+    kind = item["type"]
+    if kind == "extra_forbidden":
+        return f"{place}: unknown key {key}.{_nearest(str(path[-1]), model)} {_allowed_keys(model)}"
+    if kind == "missing":
+        return f"{place}: {key} is missing. {_describe(model, str(path[-1]))}"
+    if kind == "union_tag_not_found":
+        return f"{place}: {key} needs the key {item['ctx']['discriminator']}. Allowed: {_tags(item)}."
+    if kind == "union_tag_invalid":
+        found = item["ctx"]["tag"]
+        near = difflib.get_close_matches(str(found), item["ctx"]["expected_tags"].replace("'", "").split(", "), 1)
+        hint = f" Did you mean {near[0]}?" if near else ""
+        return f"{place}: {key}: no such {item['ctx']['discriminator']} {found!r}.{hint} Allowed: {_tags(item)}."
+    message = item["msg"].removeprefix("Value error, ").rstrip(".")
+    if kind == "value_error":
+        return f"{place}: {key}: {message}."
+    found = item.get("input")
+    hint = ""
+    if kind == "literal_error" and isinstance(found, str):
+        allowed = [word.strip("',") for word in item["ctx"]["expected"].split()]
+        near = difflib.get_close_matches(found, allowed, 1)
+        hint = f" Did you mean {near[0]}?" if near else ""
+    return (f"{place}: {key}: found {found!r}. {message}.{hint} "
+            f"{_describe(model, next((p for p in reversed(path) if isinstance(p, str)), ''))}").rstrip()
+
+
+def _tags(item: Any) -> str:
+    return item["ctx"].get("expected_tags", "").replace("'", "") or "see `megavox study schema`"
+
+
+def _follow(loc: Sequence[str | int], data: Any) -> tuple[Path_, type[BaseModel] | None]:
+    """The key path of an error (without the names of union members) and the section it stands in."""
+    path: list[str | int] = []
+    model: type[BaseModel] | None = Study
+    holder: type[BaseModel] | None = Study
+    union: list[type[BaseModel]] = []
+    for part in loc:
+        if model is not None and isinstance(part, str) and part in model.model_fields:
+            path.append(part)
+            holder, union = model, _members(model.model_fields[part])
+            model = union[0] if len(union) == 1 else None
+            continue
+        if model is None and isinstance(part, str):
+            named = [member for member in union if part in _discriminators(member)]
+            if named:
+                model = holder = named[0]
+                continue
+        holder = model or holder
+        if _has(data, [*path, part]):
+            path.append(part)
+    return tuple(path), holder
+
+
+def _has(data: Any, path: Sequence[str | int]) -> bool:
+    for part in path:
+        try:
+            data = data[part]
+        except (KeyError, IndexError, TypeError):
+            return False
+    return True
+
+
+def _members(field: FieldInfo) -> list[type[BaseModel]]:
+    """The section types that a field can hold."""
+    found: list[type[BaseModel]] = []
+    todo: list[Any] = [field.annotation]
+    while todo:
+        kind = todo.pop(0)
+        if isinstance(kind, type) and issubclass(kind, BaseModel):
+            found.append(kind)
+        elif typing.get_origin(kind) in (typing.Union, types.UnionType, typing.Annotated):
+            todo.extend(typing.get_args(kind))
+    return found
+
+
+def _discriminators(model: type[BaseModel]) -> set[str]:
+    return {value for field in model.model_fields.values()
+            if typing.get_origin(field.annotation) is typing.Literal
+            for value in typing.get_args(field.annotation) if isinstance(value, str)}
+
+
+def _nearest(key: str, model: type[BaseModel] | None) -> str:
+    near = difflib.get_close_matches(key, list(model.model_fields) if model else [], 1)
+    return f" Did you mean {near[0]}?" if near else ""
+
+
+def _default(field: FieldInfo) -> str:
+    if field.default is PydanticUndefined:
+        return "required"
+    if isinstance(field.default, BaseModel):
+        return "section"
+    return "null" if field.default is None else str(field.default)
+
+
+def _allowed_keys(model: type[BaseModel] | None) -> str:
+    if model is None:
+        return ""
+    keys = ", ".join(f"{name} ({_default(field)})" for name, field in model.model_fields.items())
+    return f"Allowed here (with defaults): {keys}."
+
+
+def _describe(model: type[BaseModel] | None, key: str) -> str:
+    field = model.model_fields.get(key) if model else None
+    if field is None:
+        return ""
+    text = f"{key}: {field.description} " if field.description else ""
+    return f"{text}(default: {_default(field)})."

@@ -1,0 +1,400 @@
+"""The sections of a study file, each key with its type, default and meaning.
+
+`AUTO` stands for a value that `megavox plan` derives from the cohort and the machine by the rules of
+`megavox.rules`; `megavox new` writes the derived values out, with the reason as a comment.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+
+AUTO: Literal["auto"] = "auto"
+Auto = Literal["auto"]
+Positive = Annotated[int, Field(ge=1)]
+Fraction = Annotated[float, Field(ge=0, lt=1)]
+
+
+class Section(BaseModel):
+    """A part of the study file: frozen, and no key that is not named here."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
+
+
+# ---------------------------------------------------------------- cohort: which images
+
+
+class DecathlonCohort(Section):
+    """`imagesTr`/`labelsTr` folders as of the Medical Segmentation Decathlon and nnU-Net."""
+
+    layout: Literal["decathlon"]
+    folder: Path = Field(description="folder with dataset.json, imagesTr and labelsTr")
+
+
+class TableCohort(Section):
+    """A CSV table with one row an image."""
+
+    layout: Literal["table"]
+    folder: Path = Field(description="folder of the table; image names are relative to images")
+    table: str = Field("labels.csv", description="the CSV file's name")
+    images: str = Field("images", description="sub-folder of the images ('.' for the folder itself)")
+    image_column: str = Field("image", description="column with the image's file name")
+    suffix: str = Field("", description="suffix to add to the names in image_column")
+    subject_column: str | None = Field(None, description="column that names the subject; without it "
+                                       "every image is taken for a subject of its own")
+    session_column: str | None = Field(None, description="column that names or orders the visits")
+    class_columns: list[str] = Field(min_length=1, description="one column with the class, or one "
+                                     "0/1 column per class (multi-label, or yes/no)")
+
+
+class DicomCohort(Section):
+    """A tree of DICOM series; classes come from a table or the task is prediction only."""
+
+    layout: Literal["dicom"]
+    folder: Path = Field(description="top of the tree; a series is found wherever it lies")
+    masks: Path | None = Field(None, description="folder with one mask a series, `<series>.nii.gz`")
+    table: Path | None = Field(None, description="CSV with a column `series` or `subject` and classes")
+    class_columns: list[str] = Field(default_factory=list, description="class columns of the table")
+
+
+class FoldersCohort(Section):
+    """A folder per class, images inside."""
+
+    layout: Literal["folders"]
+    folder: Path = Field(description="folder whose sub-folders are the classes")
+    subject_pattern: str | None = Field(None, description="regular expression with one group that "
+                                        "takes the subject out of a file name")
+
+
+class BidsCohort(Section):
+    """BIDS: `sub-*/[ses-*/]...` images with masks under `derivatives/labels`."""
+
+    layout: Literal["bids"]
+    folder: Path = Field(description="top folder, with sub-* folders")
+    image_suffixes: list[str] = Field(min_length=1, description="one BIDS suffix a channel, e.g. T1w")
+    masks: list[str] = Field(min_length=1, description="one mask suffix a class, e.g. seg-manual, in "
+                             "the order of task.classes; a later one overwrites")
+
+
+CohortSection = Annotated[
+    DecathlonCohort | TableCohort | DicomCohort | FoldersCohort | BidsCohort,
+    Field(discriminator="layout")]
+
+
+# ---------------------------------------------------------------- task: what is learnt
+
+
+class SegmentTask(Section):
+    """Every voxel gets a class; background is class 0 and is not listed."""
+
+    kind: Literal["segment"]
+    classes: dict[str, int | list[int]] = Field(
+        min_length=1, description="name -> value(s) in the mask files; 0 is the background")
+    ignore: list[int] = Field(default_factory=list, description="mask values that teach nothing")
+    class_weights: list[float] | None = Field(
+        None, description="weights of background and classes in the cross-entropy")
+    mask_tolerance_mm: Annotated[float, Field(gt=0)] = Field(
+        0.1, description="largest distance in mm between corners of mask and image")
+
+    @property
+    def names(self) -> list[str]:
+        """Foreground class names in order."""
+        return list(self.classes)
+
+    @property
+    def outputs(self) -> int:
+        """Channels of the network's output."""
+        return len(self.classes) + 1
+
+    @model_validator(mode="after")
+    def _consistent(self) -> SegmentTask:
+        values = [v for item in self.classes.values() for v in (item if isinstance(item, list) else [item])]
+        if len(set(values)) != len(values) or 0 in values or set(values) & set(self.ignore):
+            raise ValueError("each mask value may stand once, and 0 is the background")
+        if self.class_weights and len(self.class_weights) != self.outputs:
+            raise ValueError(f"class_weights needs {self.outputs} numbers: background and each class")
+        if len(self.classes) > 250:
+            raise ValueError("at most 250 classes: masks are stored in one byte")
+        return self
+
+
+class ClassifyTask(Section):
+    """Every case gets one class, or with `multilabel` any number of them."""
+
+    kind: Literal["classify"]
+    classes: list[str] = Field(min_length=1, description="class names; with two exclusive classes the "
+                               "last one is the positive one")
+    values: dict[str, str] = Field(default_factory=dict, description="value in the data -> class name, "
+                                   "where they differ")
+    multilabel: bool = Field(False, description="a case may have several classes, or none")
+    class_weights: list[float] | Literal["balanced"] | None = Field(
+        "balanced", description="weights of the classes (of the positives, if multilabel)")
+    label_smoothing: Fraction = 0.0
+
+    @property
+    def names(self) -> list[str]:
+        """Class names in order."""
+        return list(self.classes)
+
+    @property
+    def outputs(self) -> int:
+        """Channels of the network's output."""
+        return len(self.classes)
+
+    @model_validator(mode="after")
+    def _consistent(self) -> ClassifyTask:
+        if len(set(self.classes)) != len(self.classes):
+            raise ValueError("a class name stands twice")
+        if not self.multilabel and len(self.classes) < 2:
+            raise ValueError("exclusive classes must be two or more; one yes/no finding is "
+                             "`multilabel: true`")
+        if isinstance(self.class_weights, list) and len(self.class_weights) != len(self.classes):
+            raise ValueError(f"class_weights needs {len(self.classes)} numbers")
+        unknown = set(self.values.values()) - set(self.classes)
+        if unknown:
+            raise ValueError(f"values names classes that are not listed: {sorted(unknown)}")
+        return self
+
+
+TaskSection = Annotated[SegmentTask | ClassifyTask, Field(discriminator="kind")]
+
+
+# ---------------------------------------------------------------- images, split, batches
+
+
+class ImagesSection(Section):
+    """How images are brought to one form before they are stored."""
+
+    channels: list[str] | Auto = Field(AUTO, description="names of the channels, in order")
+    grey: bool = Field(True, description="colour pictures are turned to grey")
+    spacing_mm: list[float] | Literal["native"] | Auto = Field(
+        AUTO, description="(z, y, x) voxel spacing to resample to; native keeps each image's own")
+    size: list[Positive] | None = Field(None, description="(y, x) or (z, y, x): scale every image to so "
+                                        "many pixels; instead of spacing_mm")
+    normalise: Literal["zscore", "hu", "range", "none"] | Auto = Field(
+        AUTO, description="zscore: each image by its own mean and deviation, after clipping to its 0.5 "
+        "and 99.5 percentiles; hu: by the training cohort's foreground percentiles, mean and deviation; "
+        "range: each image's 0.5 to 99.5 percentile to 0..1; none: as stored")
+    quarantine: Literal["continue", "refuse"] = Field(
+        "continue", description="refuse: stop with status 2 when any case was quarantined")
+
+    @model_validator(mode="after")
+    def _one_of(self) -> ImagesSection:
+        if self.size is not None and isinstance(self.spacing_mm, list):
+            raise ValueError("give either size or spacing_mm")
+        for value, name in ((self.size, "size"), (self.spacing_mm, "spacing_mm")):
+            if isinstance(value, list) and len(value) not in (2, 3):
+                raise ValueError(f"{name} takes 2 or 3 numbers, in the order z, y, x")
+            if isinstance(value, list) and min(value) <= 0:
+                raise ValueError(f"{name} must be positive")
+        return self
+
+
+class SplitSection(Section):
+    """Subjects are dealt to test, validation and train; no subject stands on two sides."""
+
+    test: Fraction = 0.2
+    validation: Annotated[float, Field(gt=0, lt=1)] = 0.15
+    folds: Annotated[int, Field(ge=2)] | None = Field(
+        None, description="k folds instead of fractions: fold `fold` is the test part")
+    fold: Annotated[int, Field(ge=0)] = 0
+
+    @model_validator(mode="after")
+    def _consistent(self) -> SplitSection:
+        if self.test + self.validation >= 1:
+            raise ValueError("test + validation leave nothing to train on")
+        if self.folds is not None and self.fold >= self.folds:
+            raise ValueError(f"fold counts from 0 to {self.folds - 1}")
+        return self
+
+
+class AugmentSection(Section):
+    """Random changes of training patches; each `p` is the share of patches that get it."""
+
+    mirror: list[Literal["left-right", "front-back", "up-down"]] = Field(
+        ["left-right"], description="axes of mirroring; only left-right unless asked: front-back would "
+        "turn an anterior class into a posterior one")
+    rotate90: bool = Field(False, description="quarter turns in the plane(s) of equal spacing")
+    affine_p: Annotated[float, Field(ge=0, le=1)] = 0.5
+    rotation_deg: Annotated[float, Field(ge=0, le=180)] = 10.0
+    scale: Annotated[float, Field(ge=0, lt=1)] = Field(0.15, description="largest relative change of size")
+    shift: Annotated[float, Field(ge=0, le=1)] = Field(0.05, description="largest shift, share of the patch")
+    intensity_p: Annotated[float, Field(ge=0, le=1)] = 0.3
+    intensity_scale: Annotated[float, Field(ge=0, lt=1)] = Field(0.2, description="factor in 1 +- this")
+    intensity_offset: Annotated[float, Field(ge=0)] = Field(0.1, description="in standard deviations")
+    gamma_p: Annotated[float, Field(ge=0, le=1)] = 0.2
+    gamma: Annotated[float, Field(ge=0, lt=1)] = Field(0.3, description="exponent in 1 +- this, over the "
+                                                       "patch's range")
+    noise_p: Annotated[float, Field(ge=0, le=1)] = 0.15
+    noise: Annotated[float, Field(ge=0)] = Field(0.1, description="largest standard deviation")
+    blur_p: Annotated[float, Field(ge=0, le=1)] = 0.1
+    blur: Annotated[float, Field(ge=0)] = Field(1.0, description="largest Gaussian sigma in voxels")
+    low_resolution_p: Annotated[float, Field(ge=0, le=1)] = 0.1
+    low_resolution: Annotated[float, Field(ge=1)] = Field(2.0, description="largest factor of coarsening")
+
+
+class BatchesSection(Section):
+    """What a training step sees. Outside an image: its 0.5 percentile; outside a mask: background."""
+
+    patch: list[Positive] | Auto = Field(AUTO, description="(z, y, x) or (y, x) voxels")
+    size: Positive | Auto = Field(AUTO, description="the global batch: patches a step, over all ranks")
+    foreground: Annotated[float, Field(ge=0, le=1)] = Field(
+        0.5, description="share of patches centred on a voxel of a class, classes equally often")
+    workers: Annotated[int, Field(ge=0)] | Auto = Field(AUTO, description="loader processes a rank; 0: none")
+    prefetch: Positive = Field(4, description="batches a worker prepares ahead")
+    augment: AugmentSection = AugmentSection()
+
+
+# ---------------------------------------------------------------- models
+
+
+class UNetModel(Section):
+    """U-Net (Ronneberger 2015; Cicek 2016) in 2D or 3D."""
+
+    family: Literal["unet"]
+    filters: Positive | Auto = Field(AUTO, description="feature maps at the first level; doubled each level")
+    levels: Annotated[int, Field(ge=2, le=8)] | Auto = Field(AUTO, description="resolutions, the first included")
+    max_filters: Positive = Field(320, description="no level has more")
+    kernel: Literal[3, 5] = 3
+    residual_units: Annotated[int, Field(ge=0, le=4)] = Field(
+        0, description="residual units a level; 0: two plain convolutions a level")
+    norm: Literal["instance", "batch", "group"] = "instance"
+    deep_supervision: bool = False
+    dropout: Fraction = 0.0
+
+
+class ResNetModel(Section):
+    """ResNet (He 2015), stride in the 3x3 convolution (v1.5)."""
+
+    family: Literal["resnet"]
+    depth: Literal[18, 34, 50, 101, 152] = 18
+    filters: Positive = Field(64, description="feature maps of the first stage (64 in the paper)")
+    weights: Path | None = Field(None, description="local .safetensors or .pth file in the torchvision layout")
+    dropout: Fraction = 0.0
+
+
+class DenseNetModel(Section):
+    """DenseNet-121 (Huang 2017), MONAI's implementation."""
+
+    family: Literal["densenet121"]
+    dropout: Fraction = 0.0
+
+
+class MonaiModel(Section):
+    """Any class of `monai.networks.nets` by name."""
+
+    family: Literal["monai"]
+    network: str = Field(description="class name, e.g. SwinUNETR")
+    arguments: dict[str, Any] = Field(default_factory=dict, description="its arguments; spatial_dims, "
+                                      "in_channels and out_channels are filled in where it takes them")
+
+
+ModelSection = Annotated[UNetModel | ResNetModel | DenseNetModel | MonaiModel, Field(discriminator="family")]
+
+
+# ---------------------------------------------------------------- training and after
+
+
+_SECONDS = {"s": 1.0, "min": 60.0, "h": 3600.0, "d": 86400.0}
+
+
+def seconds(value: object) -> object:
+    """`90s`, `20min`, `1.5h`, `2d` to seconds; numbers pass."""
+    match = re.fullmatch(r"\s*([0-9.]+)\s*(s|min|h|d)\s*", value) if isinstance(value, str) else None
+    if match:
+        return float(match[1]) * _SECONDS[match[2]]
+    if isinstance(value, str):
+        raise ValueError("a time such as 90s, 20min, 1.5h or 2d")
+    return value
+
+
+Seconds = Annotated[float, BeforeValidator(seconds), Field(gt=0)]
+
+
+class OptimiserSection(Section):
+    """The optimiser and its schedule."""
+
+    name: Literal["adam", "adamw", "sgd"] = "adamw"
+    rate: Annotated[float, Field(gt=0)] = Field(1e-3, description="highest learning rate")
+    weight_decay: Annotated[float, Field(ge=0)] = 1e-2
+    momentum: Fraction = Field(0.9, description="of sgd (Nesterov)")
+    betas: tuple[float, float] = (0.9, 0.999)
+    warmup: Fraction = Field(0.05, description="share of the steps in which the rate rises linearly")
+    schedule: Literal["polynomial", "cosine", "constant"] = "cosine"
+    power: Annotated[float, Field(gt=0)] = Field(0.9, description="of the polynomial schedule")
+    clip: Annotated[float, Field(gt=0)] | None = Field(12.0, description="largest gradient norm")
+
+
+class TrainingSection(Section):
+    """How long, how, and when to look."""
+
+    steps: Positive | Auto = Field(AUTO, description="optimiser steps")
+    budget: Seconds | None = Field(None, description="time instead of steps, e.g. 20min: the number of "
+                                   "steps is fixed from the rate measured at the start, and recorded")
+    optimiser: OptimiserSection = OptimiserSection()
+    accumulate: Positive = Field(1, description="micro-batches a step; the global batch stays the same")
+    ema: Annotated[float, Field(ge=0, lt=1)] = Field(0.99, description="decay of the averaged weights that "
+                                                     "are validated and kept; 0: none")
+    precision: Literal["float32", "bfloat16"] | Auto = Field(
+        AUTO, description="auto: bfloat16 autocast on devices that are faster with it")
+    device: Literal["cpu", "cuda", "mps"] | Auto = AUTO
+    validations: Positive = Field(12, description="how many times to validate during the run")
+    patience: Positive | None = Field(None, description="stop after so many validations without a better one")
+    checkpoint_every: Positive | None = Field(None, description="steps between checkpoints; default: at "
+                                              "every validation")
+    keep: Positive = Field(2, description="latest checkpoints kept, besides the best")
+
+    @model_validator(mode="after")
+    def _one_of(self) -> TrainingSection:
+        if self.budget is not None and self.steps != AUTO:
+            raise ValueError("give either steps or budget")
+        return self
+
+
+class InferenceSection(Section):
+    """Prediction: sliding windows with Gaussian weights."""
+
+    overlap: Fraction = 0.5
+    batch: Positive = Field(4, description="windows a forward pass")
+    mirror: bool = Field(True, description="average over the mirrored views that training used")
+    probabilities: bool = Field(False, description="segment: also save class probabilities as NIfTI")
+
+
+class EvaluationSection(Section):
+    """Intervals of every figure."""
+
+    resamples: Annotated[int, Field(ge=100)] = Field(1000, description="bootstrap resamples of subjects")
+    level: Annotated[float, Field(gt=0.5, lt=1)] = 0.95
+
+
+class Study(Section):
+    """A whole study file."""
+
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$", description="letters, digits, - _ .")
+    seed: Annotated[int, Field(ge=0)] = 0
+    cohort: CohortSection
+    task: TaskSection
+    images: ImagesSection = ImagesSection()
+    split: SplitSection = SplitSection()
+    batches: BatchesSection = BatchesSection()
+    model: ModelSection
+    training: TrainingSection = TrainingSection()
+    inference: InferenceSection = InferenceSection()
+    evaluation: EvaluationSection = EvaluationSection()
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Study:
+        if self.task.kind == "segment" and self.model.family in ("resnet", "densenet121"):
+            raise ValueError(f"model.family: {self.model.family} classifies; to segment take unet or monai")
+        if self.task.kind == "classify" and self.model.family == "unet":
+            raise ValueError("model.family: unet segments; to classify take resnet, densenet121 or monai")
+        if self.task.kind == "segment" and self.cohort.layout in ("table", "folders"):
+            raise ValueError(f"cohort.layout: {self.cohort.layout} has classes but no masks; to segment "
+                             "take decathlon, bids or dicom")
+        if self.task.kind == "classify" and self.cohort.layout in ("decathlon", "bids"):
+            raise ValueError(f"cohort.layout: {self.cohort.layout} has masks but no classes; to classify "
+                             "take table, folders or dicom")
+        return self

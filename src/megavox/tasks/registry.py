@@ -1,0 +1,48 @@
+"""The tasks: one file each, one line here."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+
+from megavox.store.layout import Record
+from megavox.tasks.classify import Classify
+from megavox.tasks.segment import Segment
+
+
+class Task(Protocol):
+    """What is learnt: target form, loss, metrics, and what a prediction is."""
+
+    kind: str
+    headline: str
+    classes: list[str]
+    outputs: int
+
+    def loss(self, output: Any, target: torch.Tensor) -> torch.Tensor:
+        """Loss of a network's output (deep supervision: a list of outputs) for a batch."""
+
+    def row(self, logits: np.ndarray, target: np.ndarray) -> Any:
+        """What validation keeps of one case: few numbers."""
+
+    def score(self, rows: list[Any]) -> dict[str, float]:
+        """Metrics of a validation from its rows; `headline` among them, higher is better."""
+
+    def summary(self, rows: list[dict[str, Any]], *, seed: int, resamples: int,
+                thresholds: list[float] | None) -> dict[str, Any]:
+        """The table that `evaluate` writes."""
+
+
+TASKS: dict[str, Callable[[Any, list[Record]], Task]] = {"segment": Segment, "classify": Classify}
+
+
+def build_task(section: Any, train: list[Record]) -> Task:
+    """The task of a study.
+
+    Args:
+        section: the study's task section.
+        train: records of the training cases, from which class weights are counted.
+    """
+    return TASKS[section.kind](section, train)

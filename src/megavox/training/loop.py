@@ -1,0 +1,215 @@
+"""The training loop: plain PyTorch, one rank or many.
+
+A step depends only on the study and the step's number, so a run that was stopped and continued is bit
+for bit the run that was not (on one kind of device).
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterator
+from contextlib import nullcontext
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import torch
+from torch import nn
+
+from megavox.batches.loader import Batch, batches
+from megavox.batches.samples import Samples
+from megavox.core.errors import TrainingError
+from megavox.core.randomness import generator
+from megavox.core.workspace import RunFolder
+from megavox.study.sections import TrainingSection
+from megavox.training.checkpoint import Progress, latest_checkpoint, load_checkpoint, save_checkpoint
+from megavox.training.log import TrainingLog
+from megavox.training.optimiser import MovingAverage, build_optimiser, learning_rate
+from megavox.training.parallel import Ranks
+from megavox.training.signals import Stop
+
+
+class Learner(Protocol):
+    """The part of a task that training needs."""
+
+    headline: str
+
+    def loss(self, output: Any, target: torch.Tensor) -> torch.Tensor:
+        """Loss of a network's output."""
+
+    def score(self, rows: list[Any]) -> dict[str, float]:
+        """Metrics from the rows that validation made; `headline` among them, higher is better."""
+
+
+@dataclass(frozen=True)
+class Training:
+    """Everything the loop needs.
+
+    Attributes:
+        network: the model, on the rank's device.
+        learner: loss and metrics.
+        samples: makes training samples.
+        validate: network -> rows of this rank's share of the validation cases.
+        section: the study's training section; `steps` given.
+        seed: the study's seed.
+        workers, prefetch: loader processes of this rank, batches each prepares ahead.
+        precision: float32 or bfloat16.
+    """
+
+    network: nn.Module
+    learner: Learner
+    samples: Samples
+    validate: Callable[[nn.Module], list[Any]]
+    section: TrainingSection
+    seed: int
+    workers: int
+    prefetch: int
+    precision: str
+
+
+def train(training: Training, folder: RunFolder, ranks: Ranks, stop: Stop) -> Progress:
+    """Train to the last step, or until patience ends or `stop` is asked for.
+
+    Raises:
+        TrainingError: loss not finite (with the cases of that batch), or a loader worker died.
+        Stopped: a signal asked to stop; a checkpoint was written.
+    """
+    section, network = training.section, training.network
+    steps = int(section.steps)
+    optimiser = build_optimiser(network, section.optimiser)
+    average = MovingAverage(network, section.ema)
+    latest = latest_checkpoint(folder)
+    progress = load_checkpoint(latest, network, average, optimiser) if latest else Progress()
+    log = TrainingLog(folder.metrics, first_step=progress.step, steps=steps, metric=training.learner.headline,
+                      speak=ranks.first)
+    stepper = Stepper(training, ranks, optimiser, average, progress.step, steps)
+    try:
+        for step in range(progress.step, steps):
+            loss = stepper.step(step)
+            progress.step = step + 1
+            progress.seconds += stepper.seconds
+            log.step(step + 1, loss, stepper.rate, stepper.samples_per_s, stepper.waiting)
+            ending = stop.asked_on_any(ranks)
+            if step + 1 in validation_steps(section):
+                _validate(training, average, ranks, progress, log)
+            due = step + 1 in checkpoint_steps(section)
+            if ranks.first and (due or ending):
+                save_checkpoint(folder, network, average, optimiser, progress, section.keep)
+            if ending:
+                stop.leave(step + 1)
+            if section.patience and progress.since_best >= section.patience:
+                break
+        ranks.barrier()
+    finally:
+        stepper.close()
+        log.close()
+    return progress
+
+
+def validation_steps(section: TrainingSection) -> set[int]:
+    """Steps after which to validate: evenly spread, the last included."""
+    steps, count = int(section.steps), min(section.validations, int(section.steps))
+    return {round(steps * (k + 1) / count) for k in range(count)}
+
+
+def checkpoint_steps(section: TrainingSection) -> set[int]:
+    """Steps after which to write a checkpoint; every validation is one, so that the best is kept."""
+    every = section.checkpoint_every
+    return validation_steps(section) | (set(range(every, int(section.steps) + 1, every)) if every else set())
+
+
+class Stepper:
+    """Makes one optimiser step after the other and measures them.
+
+    Args:
+        training: what is trained.
+        ranks: this rank among all.
+        optimiser, average: brought along.
+        first_step, steps: which steps the loader prepares.
+    """
+
+    def __init__(self, training: Training, ranks: Ranks, optimiser: torch.optim.Optimizer, average: MovingAverage,
+                 first_step: int, steps: int) -> None:
+        self.training, self.ranks, self.optimiser, self.average = training, ranks, optimiser, average
+        self.steps, self.network = steps, ranks.wrap(training.network)
+        self.seconds = self.waiting = self.samples_per_s = self.rate = 0.0
+        cuda = ranks.device.type == "cuda"
+        self._batches: Iterator[Batch] = batches(
+            training.samples, first_step=first_step, steps=steps, rank=ranks.rank, ranks=ranks.count,
+            accumulate=training.section.accumulate, workers=training.workers, prefetch=training.prefetch, pin=cuda)
+
+    def step(self, step: int) -> float:
+        """One optimiser step (counted from 0); returns its loss, averaged over ranks and micro-batches."""
+        section, begin, waited, total = self.training.section, time.perf_counter(), 0.0, 0.0
+        self.network.train()
+        torch.manual_seed(int(generator(self.training.seed, "dropout", step, self.ranks.rank).integers(2**62)))
+        self.rate = learning_rate(step, self.steps, section.optimiser)
+        for group in self.optimiser.param_groups:
+            group["lr"] = self.rate
+        self.optimiser.zero_grad(set_to_none=True)
+        for part in range(section.accumulate):
+            asked = time.perf_counter()
+            batch = next(self._batches)
+            waited += time.perf_counter() - asked
+            last = part == section.accumulate - 1
+            wait = nullcontext() if last or self.ranks.count == 1 else self.network.no_sync()  # type: ignore[operator]
+            with wait:
+                total += self._backward(batch, section.accumulate)
+        if section.optimiser.clip:
+            nn.utils.clip_grad_norm_(self.network.parameters(), section.optimiser.clip)
+        self.optimiser.step()
+        self.average.update(self.training.network, step)
+        self.seconds = time.perf_counter() - begin
+        self.waiting = waited / self.seconds
+        self.samples_per_s = self.training.samples.batch / self.seconds
+        return total / section.accumulate
+
+    def _backward(self, batch: Batch, accumulate: int) -> float:
+        device = self.ranks.device
+        image = batch.image.to(device, non_blocking=True)
+        target = batch.target.to(device, non_blocking=True)
+        with torch.autocast(device.type, torch.bfloat16, enabled=self.training.precision == "bfloat16"):
+            output = self.network(image)
+        loss = self.training.learner.loss(output, target)
+        value = float(loss.detach())
+        if not math.isfinite(value):
+            names = [self.training.samples.readers[case].name for case in batch.cases]
+            raise TrainingError(f"the loss became {value} at step {batch.step + 1}", where="cases " + ", ".join(names),
+                                fix="Look at these cases; if they are sound, lower training.optimiser.rate. The run "
+                                "continues from its last checkpoint")
+        (loss / accumulate).backward()
+        return value
+
+    def close(self) -> None:
+        """End the loader's workers."""
+        del self._batches
+
+
+def _validate(training: Training, average: MovingAverage, ranks: Ranks, progress: Progress, log: TrainingLog) -> None:
+    begin = time.perf_counter()
+    with averaged_weights(training.network, average):
+        rows = ranks.gather(training.validate(training.network))
+    progress.scores = training.learner.score(rows)
+    score = progress.scores[training.learner.headline]
+    best = -math.inf if progress.best_score is None or math.isnan(progress.best_score) else progress.best_score
+    if progress.best_score is None or score > best:
+        progress.best_score, progress.best_step, progress.since_best = score, progress.step, 0
+    else:
+        progress.since_best += 1
+    seconds = time.perf_counter() - begin
+    progress.seconds += seconds
+    log.validation(progress.step, progress.scores, seconds)
+
+
+class averaged_weights:
+    """For the time of the block the network has the averaged weights."""
+
+    def __init__(self, network: nn.Module, average: MovingAverage) -> None:
+        self.network, self.average = network, average
+
+    def __enter__(self) -> None:
+        self.latest = {name: value.clone() for name, value in self.network.state_dict().items()}
+        self.network.load_state_dict(self.average.weights)
+
+    def __exit__(self, *_: object) -> None:
+        self.network.load_state_dict(self.latest)

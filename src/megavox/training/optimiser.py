@@ -1,0 +1,64 @@
+"""Optimisers, the learning-rate schedule, and the moving average of the weights."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import nn
+
+from megavox.study.sections import OptimiserSection
+
+
+def build_optimiser(network: nn.Module, section: OptimiserSection) -> torch.optim.Optimizer:
+    """Adam, AdamW or SGD with Nesterov momentum; no weight decay on norms and biases."""
+    decayed = [p for p in network.parameters() if p.requires_grad and p.ndim > 1]
+    plain = [p for p in network.parameters() if p.requires_grad and p.ndim <= 1]
+    groups = [{"params": decayed, "weight_decay": section.weight_decay}, {"params": plain, "weight_decay": 0.0}]
+    groups = [group for group in groups if group["params"]]
+    if section.name == "sgd":
+        return torch.optim.SGD(groups, lr=section.rate, momentum=section.momentum, nesterov=section.momentum > 0)
+    kind = torch.optim.AdamW if section.name == "adamw" else torch.optim.Adam
+    return kind(groups, lr=section.rate, betas=section.betas)
+
+
+def learning_rate(step: int, steps: int, section: OptimiserSection) -> float:
+    """The rate of a step (counted from 0).
+
+    It rises linearly over the first `warmup * steps` steps, then falls to zero: polynomial
+    `(1 - t)^power` (Chen 2017, DeepLab) or half a cosine (Loshchilov 2017, SGDR).
+    """
+    warm = round(section.warmup * steps)
+    if step < warm:
+        return section.rate * (step + 1) / warm
+    t = (step - warm) / max(steps - warm, 1)
+    if section.schedule == "constant":
+        return section.rate
+    if section.schedule == "polynomial":
+        return section.rate * (1 - t) ** section.power
+    return section.rate * 0.5 * (1 + math.cos(math.pi * t))
+
+
+class MovingAverage:
+    """Exponential moving average of weights and buffers.
+
+    The decay of step s is `min(decay, (1 + s) / (10 + s))`, so that early steps are not dominated by
+    the first weights.
+
+    Args:
+        network: what is averaged.
+        decay: 0 keeps the latest weights.
+    """
+
+    def __init__(self, network: nn.Module, decay: float) -> None:
+        self.decay = decay
+        self.weights = {name: value.detach().clone() for name, value in network.state_dict().items()}
+
+    def update(self, network: nn.Module, step: int) -> None:
+        """Take in the weights after `step` (counted from 0)."""
+        decay = min(self.decay, (1 + step) / (10 + step))
+        latest = network.state_dict()
+        floats = [name for name, value in latest.items() if value.is_floating_point()]
+        torch._foreach_lerp_([self.weights[n] for n in floats], [latest[n] for n in floats], 1 - decay)
+        for name in latest.keys() - set(floats):
+            self.weights[name].copy_(latest[name])

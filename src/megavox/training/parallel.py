@@ -1,0 +1,106 @@
+"""Ranks: one process alone, or several under `torchrun`.
+
+`torchrun --nproc-per-node 2 -m megavox train STUDY` starts two. When one dies, torchrun ends the others;
+a rank that waits for a dead one gives up after `TIMEOUT_S`.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import nn
+
+TIMEOUT_S = 45.0
+
+
+@dataclass(frozen=True)
+class Ranks:
+    """This process among all ranks.
+
+    Attributes:
+        rank: number of this process.
+        count: number of all.
+        device: where this rank computes.
+    """
+
+    rank: int
+    count: int
+    device: torch.device
+
+    @property
+    def first(self) -> bool:
+        """Whether this rank writes files and speaks."""
+        return self.rank == 0
+
+    def wrap(self, network: nn.Module) -> nn.Module:
+        """The network as it is trained: gradients averaged over ranks where there are several."""
+        if self.count == 1:
+            return network
+        devices = [self.device] if self.device.type == "cuda" else None
+        return nn.parallel.DistributedDataParallel(network, device_ids=devices)
+
+    def gather(self, rows: list[Any]) -> list[Any]:
+        """The rows of all ranks, on every rank."""
+        if self.count == 1:
+            return rows
+        parts: list[Any] = [None] * self.count
+        dist.all_gather_object(parts, rows)
+        return [row for part in parts for row in part]
+
+    def mean(self, value: float) -> float:
+        """Mean of a number over ranks."""
+        return value if self.count == 1 else float(sum(self.gather([value])) / self.count)
+
+    def any(self, flag: bool) -> bool:
+        """Whether the flag is set on any rank."""
+        if self.count == 1:
+            return flag
+        tensor = torch.tensor([int(flag)], device=self.device)
+        dist.all_reduce(tensor, dist.ReduceOp.MAX)
+        return bool(tensor.item())
+
+    def barrier(self) -> None:
+        """Wait for all ranks."""
+        if self.count > 1:
+            dist.barrier()
+
+    def from_first(self, value: Any) -> Any:
+        """The first rank's value, on every rank."""
+        if self.count == 1:
+            return value
+        box = [value]
+        dist.broadcast_object_list(box, src=0)
+        return box[0]
+
+
+def choose_device(wish: str) -> torch.device:
+    """`auto`: the GPU of this local rank where there is one, else the CPU."""
+    if wish == "auto":
+        wish = "cuda" if torch.cuda.is_available() else "cpu"
+    if wish == "cuda":
+        return torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0)))
+    return torch.device(wish)
+
+
+@contextmanager
+def ranks(device: str = "auto") -> Iterator[Ranks]:
+    """Join the other ranks for the time of the block."""
+    place = choose_device(device)
+    count = int(os.environ.get("WORLD_SIZE", "1"))
+    if count == 1:
+        yield Ranks(0, 1, place)
+        return
+    if place.type == "cuda":
+        torch.cuda.set_device(place)
+    dist.init_process_group("nccl" if place.type == "cuda" else "gloo", timeout=timedelta(seconds=TIMEOUT_S))
+    try:
+        yield Ranks(dist.get_rank(), count, place)
+    finally:
+        dist.destroy_process_group()
