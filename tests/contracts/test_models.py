@@ -18,8 +18,6 @@ SEGMENTERS: dict[str, ModelSection] = {
     "unet-batch-5": UNetModel(family="unet", filters=4, levels=2, kernel=5, norm="batch", dropout=0.2),
     "unet-deep": UNetModel(family="unet", filters=4, levels=3, deep_supervision=True),
     "monai-segresnet": MonaiModel(family="monai", network="SegResNet"),
-    "monai-tuple": MonaiModel(family="monai", network="BasicUNetPlusPlus",
-                              arguments={"features": [4, 4, 4, 4, 4, 4]}),
 }
 CLASSIFIERS: dict[str, ModelSection] = {
     "resnet18": ResNetModel(family="resnet", filters=4),

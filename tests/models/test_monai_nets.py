@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from importlib.util import find_spec
 from typing import Any
 
 import pytest
@@ -12,6 +13,8 @@ from megavox.core.errors import StudyError
 from megavox.models.registry import build_model
 from megavox.study.sections import DenseNetModel, MonaiModel
 
+transformer = pytest.mark.skipif(find_spec("einops") is None, reason="MONAI's transformers need einops")
+
 
 def monai(network: str, patch: tuple[int, ...] = (32, 32), **arguments: Any) -> nn.Module:
     section = MonaiModel(family="monai", network=network, arguments=arguments)
@@ -19,21 +22,23 @@ def monai(network: str, patch: tuple[int, ...] = (32, 32), **arguments: Any) -> 
 
 
 @pytest.mark.parametrize(("network", "arguments"), [
-    ("SwinUNETR", {"feature_size": 12}),  # spatial_dims, in_channels, out_channels
-    ("UNETR", {"hidden_size": 24, "mlp_dim": 24, "num_heads": 2, "feature_size": 4}),  # img_size
     ("UNet", {"channels": [4, 8], "strides": [2]}),
+    ("BasicUNetPlusPlus", {"features": [4, 4, 4, 4, 4, 4]}),  # returns a list
+    pytest.param("SwinUNETR", {"feature_size": 12}, marks=transformer),
+    pytest.param("UNETR", {"hidden_size": 24, "mlp_dim": 24, "num_heads": 2, "feature_size": 4},
+                 marks=transformer),  # img_size
 ])
 def test_segmenters(network: str, arguments: dict[str, Any]) -> None:
-    model = monai(network, **arguments).eval()
+    model = monai(network, (64, 64), **arguments).eval()
     with torch.no_grad():
-        assert model(torch.randn(1, 2, 32, 32)).shape == (1, 3, 32, 32)
+        assert model(torch.randn(1, 2, 64, 64)).shape == (1, 3, 64, 64)
 
 
 @pytest.mark.parametrize(("network", "arguments"), [
     ("EfficientNetBN", {"model_name": "efficientnet-b0"}),  # pretrained=True would go to the network
     ("ResNet", {"block": "basic", "layers": [1, 1, 1, 1], "block_inplanes": [4, 4, 4, 4]}),  # n_input_channels
-    ("ViT", {"patch_size": 16, "hidden_size": 24, "mlp_dim": 24, "num_layers": 2, "num_heads": 2,
-             "classification": True}),  # num_classes; returns a tuple
+    pytest.param("ViT", {"patch_size": 16, "hidden_size": 24, "mlp_dim": 24, "num_layers": 2, "num_heads": 2,
+                         "classification": True}, marks=transformer),  # num_classes; returns a tuple
     ("Classifier", {"channels": [4, 4], "strides": [2, 2]}),  # in_shape, classes
     ("SENet154", {"layers": [1, 1, 1, 1], "inplanes": 16, "groups": 4}),  # hands arguments on with **kwargs
 ])
@@ -60,8 +65,15 @@ def test_unknown_argument_lists_the_valid_ones_with_defaults() -> None:
 def test_refused_argument_tells_why() -> None:
     with pytest.raises(StudyError, match=r"UNet refuses its arguments \(.*channels, strides"):
         monai("UNet")
-    with pytest.raises(StudyError, match=r"UNETR refuses its arguments \(.*hidden_size"):
-        monai("UNETR", hidden_size=25, num_heads=2)
+    with pytest.raises(StudyError, match=r"SegResNet refuses its arguments \(.*mode"):
+        monai("SegResNet", upsample_mode="no such mode")
+
+
+def test_missing_library_is_named() -> None:
+    if find_spec("torchvision"):
+        pytest.skip("torchvision is installed: nothing is missing")
+    with pytest.raises(StudyError, match=r"TorchVisionFCModel needs a library that is not installed.*torchvision"):
+        monai("TorchVisionFCModel")
 
 
 def test_contradiction_with_the_study() -> None:

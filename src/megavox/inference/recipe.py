@@ -41,7 +41,7 @@ class Recipe:
     @property
     def patch(self) -> tuple[int, ...]:
         """Window size in voxels."""
-        return tuple(self.study.batches.patch)
+        return tuple(int(n) for n in self.study.batches.patch)
 
     @property
     def mirror(self) -> tuple[int, ...]:

@@ -33,10 +33,15 @@ def build(section: MonaiModel, *, spatial_dims: int, in_channels: int, out_chann
         if name in filled and _plain(value) != _plain(filled[name]):
             raise StudyError(f"{name} is {value!r} but the study needs {filled[name]!r}",
                              where=f"model.arguments.{name}", fix="Remove it: it is filled in")
+    from monai.utils import OptionalImportError
+
     try:
         network = kind(**{**section.arguments, **filled})
+    except OptionalImportError as error:
+        raise StudyError(f"{section.network} needs a library that is not installed ({_first_line(error)})",
+                         where="model.network", fix="Install it with pip, or take another network") from error
     except Exception as error:  # MONAI raises whatever its layers raise
-        raise _refusal(section, f"{section.network} refuses its arguments ({error})", takes) from error
+        raise _refusal(section, f"{section.network} refuses its arguments ({_first_line(error)})", takes) from error
     return MonaiNetwork(network)
 
 
@@ -93,3 +98,7 @@ def _refusal(section: MonaiModel, found: str, takes: Mapping[str, inspect.Parame
 
 def _plain(value: Any) -> Any:
     return tuple(value) if isinstance(value, list) else value
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().split("\n")[0].rstrip(".")

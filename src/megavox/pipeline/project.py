@@ -54,7 +54,7 @@ class Project:
         """What `pack` wrote of its settings: hash, fingerprint, preparation, derived values."""
         path = self.workspace.store / "pack.json"
         if not path.exists():
-            raise WorkspaceError("nothing is packed here yet", where=self.workspace.root, fix="Run `megavox pack` first")
+            raise WorkspaceError("nothing is packed here yet", where=self.workspace.root, fix="Run `megavox pack`")
         return read_json(path)
 
     def entries(self) -> list[Entry]:

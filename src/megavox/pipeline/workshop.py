@@ -44,7 +44,8 @@ class Workshop:
         mode = str(study.images.normalise)
         self.cohort = cohort_intensities([record.intensities for record in train]) if mode == "hu" else None
         self.mode = mode
-        if len(study.batches.patch) != self.preparation.spatial_dims:
+        self.patch = tuple(int(n) for n in study.batches.patch)
+        if len(self.patch) != self.preparation.spatial_dims:
             raise StudyError(f"batches.patch is {study.batches.patch}", expected=f"{self.preparation.spatial_dims} "
                              "numbers, since the images have so many dimensions")
 
@@ -61,7 +62,7 @@ class Workshop:
     def samples(self) -> Samples:
         """Training samples."""
         readers = [self._reader(entry) for entry in self.part("train")]
-        return Samples(readers, [self._numbers(reader) for reader in readers], patch=self.study.batches.patch,
+        return Samples(readers, [self._numbers(reader) for reader in readers], patch=self.patch,
                        batch=int(self.study.batches.size), section=self.study.batches, seed=self.study.seed,
                        classes=self.task.outputs if self.task.kind == "classify" else 0)
 
@@ -70,7 +71,7 @@ class Workshop:
         torch.manual_seed(self.study.seed)
         network = build_model(self.study.model, spatial_dims=self.preparation.spatial_dims,
                               in_channels=self.preparation.channels, out_channels=self.task.outputs,
-                              patch=self.study.batches.patch)
+                              patch=self.patch)
         return network.to(device)
 
     def training(self, ranks: Ranks, steps: int | None = None) -> Training:

@@ -43,7 +43,7 @@ def shown(measured: Mapping[str, Any], unit: str = "") -> Shown:
         return Shown("undefined", "", "", reason or "no defined case", "")
     text, interval = number(value, unit), ""
     if low is not None and high is not None:
-        between = f" to {MINUS}".replace(MINUS, "") if low < 0 else DASH
+        between = " to " if low < 0 else DASH  # a dash between minus signs cannot be read
         interval = f"{number(low, unit)}{between}{number(high, unit)}"
     return Shown(f"{text} ({interval})" if interval else text, text, interval, reason, repr(value))
 

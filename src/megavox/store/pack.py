@@ -15,6 +15,7 @@ from megavox.core.files import read_json, write_array, write_json
 from megavox.core.randomness import generator
 from megavox.images.check import check_image, check_mask_on_grid, mask_classes
 from megavox.images.formats import read_image
+from megavox.images.geometry import Geometry
 from megavox.images.image import Image
 from megavox.images.intensity import intensity_statistics
 from megavox.images.prepare import Preparation, join_channels, prepare, prepare_mask
@@ -43,34 +44,31 @@ def read_channels(case: Case, grey: bool) -> Image:
     return join_channels(images)
 
 
-def read_mask(case: Case, image: Image, values: dict[int, int], tolerance_mm: float, per_class: bool) -> np.ndarray:
+def read_mask(case: Case, geometry: Geometry, shape: tuple[int, ...], task: Any, one_mask_a_class: bool) -> np.ndarray:
     """The case's mask on the image's own grid, uint8 class numbers.
 
     Args:
         case: with at least one mask.
-        image: the image as it came.
-        values: value in the file -> class number (`IGNORE` for values that teach nothing).
-        tolerance_mm: largest distance between corners of mask and image.
-        per_class: one file a class, in the order of the classes; a voxel of at least half of the
-            file's largest value belongs to it, and later files overwrite earlier ones.
+        geometry, shape: of the image as it came, `(Z, Y, X)` or `(Y, X)`.
+        task: the study's task section.
+        one_mask_a_class: one file a class, in the order of the classes; later ones overwrite.
 
     Raises:
         GeometryError: the mask lies elsewhere. LabelError: a value that the study does not name.
     """
-    shape = image.array.shape[1:]
     labels = np.zeros(shape, np.uint8)
     for number, path in enumerate(case.masks, 1):
         mask = read_image(path, grey=True)
-        if mask.geometry.calibrated or image.geometry.calibrated:
-            check_mask_on_grid(mask.geometry, image.geometry, tolerance_mm)
+        if mask.geometry.calibrated or geometry.calibrated:
+            check_mask_on_grid(mask.geometry, geometry, task.mask_tolerance_mm, path)
         found = mask.array[0]
         if mask.array.shape[0] != 1 or found.shape != shape:
             raise LabelError(f"the mask has shape {mask.array.shape}", where=path,
                              expected=f"one channel of shape {shape}, as its image", reason="mask off-grid")
-        if per_class:
+        if one_mask_a_class:
             labels[drawn(found)] = number
         else:
-            labels = mask_classes(found, values, path)
+            labels = mask_classes(found, mask_values(task), path)
     return labels
 
 
@@ -100,7 +98,7 @@ def pack_case(folder: Path, case: Case, preparation: Preparation, task: Any, see
     unknown: tuple[int, ...] = ()
     foreground = None
     if task.kind == "segment":
-        labels = read_mask(case, original, mask_values(task), task.mask_tolerance_mm, one_mask_a_class)
+        labels = read_mask(case, original.geometry, original.array.shape[1:], task, one_mask_a_class)
         mask = prepare_mask(labels, original.geometry, image.geometry)
         positions = foreground_positions(mask, len(task.classes), generator(seed, "positions", folder.name))
         foreground = (mask > 0) & (mask != IGNORE)
@@ -117,7 +115,7 @@ def pack_case(folder: Path, case: Case, preparation: Preparation, task: Any, see
         voxels=() if mask is None else tuple(int((mask == k).sum()) for k in range(1, len(task.classes) + 1)),
         classes=classes, unknown=unknown,
         bytes=tuple((path.relative_to(folder).as_posix(), path.stat().st_size) for path in shard_files(folder)),
-        remarks=tuple(str(w) for w in [original.meta.get("warnings")] if w))
+        remarks=tuple(str(note) for note in [original.meta.get("notes")] if note))
     write_json(folder / RECORD, record.to_dict())
     return record
 

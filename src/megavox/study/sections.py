@@ -364,10 +364,9 @@ class InferenceSection(Section):
 
 
 class EvaluationSection(Section):
-    """Intervals of every figure."""
+    """95 % intervals of every figure."""
 
     resamples: Annotated[int, Field(ge=100)] = Field(1000, description="bootstrap resamples of subjects")
-    level: Annotated[float, Field(gt=0.5, lt=1)] = 0.95
 
 
 class Study(Section):

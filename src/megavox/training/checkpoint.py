@@ -132,7 +132,8 @@ def _read(path: Path) -> dict[str, torch.Tensor]:
 
 def _flatten(state: dict[str, Any]) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
     """An optimiser's state dict as named tensors and plain numbers."""
-    tensors, numbers = {}, {}
+    tensors: dict[str, torch.Tensor] = {}
+    numbers: dict[str, Any] = {}
     for index, values in state["state"].items():
         for key, value in values.items():
             (tensors if isinstance(value, torch.Tensor) else numbers)[f"{index}.{key}"] = value

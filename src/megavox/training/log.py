@@ -27,7 +27,8 @@ class TrainingLog:
 
     def __init__(self, path: Path, *, first_step: int, steps: int, metric: str, speak: bool) -> None:
         self.path, self.steps, self.metric, self.speak = path, steps, metric, speak
-        self.loss = self.score = None
+        self.loss: float | None = None
+        self.score: float | None = None
         self._last_line = self._start = time.monotonic()
         self._first = first_step
         self._bar: Any = None

@@ -1,0 +1,316 @@
+"""The command line: arguments and printing, nothing else.
+
+Exit status: 0 done; 2 the user can mend it (a message, no traceback); 1 our fault (a traceback file);
+75 training was asked to stop by SIGTERM or SIGUSR1 and goes on when started again; 130 Ctrl-C.
+"""
+
+from __future__ import annotations
+
+import sys
+import traceback
+from collections.abc import Callable, Iterable
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from megavox.pipeline.project import Project
+
+app = typer.Typer(add_completion=False, no_args_is_help=True, rich_markup_mode=None, pretty_exceptions_enable=False,
+                  help="Train, tune and run deep learning on large medical images: a study goes in, a report comes out.")
+study_app = typer.Typer(no_args_is_help=True, help="Look at a study file.")
+app.add_typer(study_app, name="study")
+
+StudyFile = Annotated[Path, typer.Argument(metavar="STUDY", help="the study file (YAML)")]
+WorkspaceOption = Annotated[Path | None, typer.Option("--workspace", metavar="DIR", help="where everything is "
+                                                      "written; default: `workspace` beside the study file")]
+SetOption = Annotated[list[str] | None, typer.Option("--set", metavar="key.path=value", help="change a value of the "
+                                                     "study file; may be repeated")]
+RunOption = Annotated[str | None, typer.Option("--run", metavar="NAME", help="name of the run; default: the study's")]
+
+
+def _project(study: Path, workspace: Path | None, changes: list[str] | None, run: str | None = None) -> Project:
+    from megavox.pipeline.project import Project
+    from megavox.study import load_study
+
+    return Project.at(load_study(study, changes or ()), workspace or study.resolve().parent / "workspace", run)
+
+
+@app.command()
+def new(folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="folder with images")],
+        output: Annotated[Path | None, typer.Option("--output", metavar="FILE", help="write the study here instead "
+                                                    "of to standard output")] = None) -> None:
+    """Look at a folder of images and write a study file for it."""
+    from megavox.core.errors import StudyError
+    from megavox.core.files import write_text
+    from megavox.pipeline.new import new as draft_new
+
+    if output is not None and output.exists():
+        raise StudyError("the file is there already", where=output, fix="Remove it, or give another --output")
+    draft = draft_new(folder)
+    _say_table(f"found in {folder}", [*draft.survey.to_table(),
+                                      *[("remark", text) for text in draft.catalogue.remarks]])
+    rejected = [*draft.catalogue.rejected, *draft.survey.rejected]
+    if rejected:
+        _say_table(f"{len(rejected)} would be set aside", [(one.case or one.file, one.message) for one in rejected[:10]])
+    if output is None:
+        print(draft.text, end="")
+    else:
+        write_text(output, draft.text)
+        _say(f"wrote {output}; next: megavox run {output}")
+
+
+@app.command()
+def pack(study: StudyFile, workspace: WorkspaceOption = None, change: SetOption = None) -> None:
+    """Read, check and pack all images; set broken ones aside; split the subjects."""
+    from megavox.pipeline.pack import pack as stage
+
+    project = _project(study, workspace, change)
+    _tell("pack", stage(project), project)
+
+
+@app.command()
+def plan(study: StudyFile, workspace: WorkspaceOption = None, change: SetOption = None) -> None:
+    """Print the settings that follow from the cohort and this machine, and what a step costs."""
+    from megavox.pipeline.plan import plan as stage
+
+    project = _project(study, workspace, change)
+    _tell("plan", stage(project), project)
+
+
+@app.command()
+def train(study: StudyFile, workspace: WorkspaceOption = None, change: SetOption = None,
+          run: RunOption = None) -> None:
+    """Train, or go on with a training that was stopped."""
+    from megavox.pipeline.train import train as stage
+
+    project = _project(study, workspace, change, run)
+    _tell("train", stage(project), project)
+
+
+@app.command()
+def evaluate(study: StudyFile, workspace: WorkspaceOption = None, change: SetOption = None,
+             run: RunOption = None) -> None:
+    """Figures on the test part, each with its interval over subjects."""
+    from megavox.pipeline.evaluate import evaluate as stage
+
+    project = _project(study, workspace, change, run)
+    _tell("evaluate", stage(project), project)
+
+
+@app.command()
+def predict(study: StudyFile, workspace: WorkspaceOption = None, change: SetOption = None, run: RunOption = None,
+            source: Annotated[Path | None, typer.Option("--input", metavar="FOLDER", help="images to predict; "
+                                                        "default: the study's test cases")] = None,
+            output: Annotated[Path | None, typer.Option("--output", metavar="FOLDER", help="where the predictions "
+                                                        "go")] = None) -> None:
+    """Predict a folder of images, or the study's own test cases."""
+    from megavox.core.errors import WorkspaceError
+    from megavox.pipeline.predict import predict as stage
+
+    project = _project(study, workspace, change, run)
+    if source is not None and not source.is_dir():
+        raise WorkspaceError("there is no such folder", where=source, fix="Give --input an existing folder")
+    _tell("predict", stage(project, source, output), project)
+
+
+@app.command()
+def measure(study: StudyFile, workspace: WorkspaceOption = None, change: SetOption = None, run: RunOption = None,
+            source: Annotated[Path | None, typer.Option("--input", metavar="FOLDER", help="predictions to measure; "
+                                                        "default: those of the test cases")] = None) -> None:
+    """Measure predictions: the volume of each class in mm^3."""
+    from megavox.pipeline.measure import measure as stage
+
+    project = _project(study, workspace, change, run)
+    _tell("measure", stage(project, source), project)
+
+
+@app.command()
+def report(study: StudyFile, workspace: WorkspaceOption = None, change: SetOption = None,
+           run: RunOption = None) -> None:
+    """Write the report: one folder that opens from disk."""
+    from megavox.pipeline.report import report as stage
+
+    project = _project(study, workspace, change, run)
+    _tell("report", stage(project), project)
+
+
+@app.command("run")
+def run_all(study: StudyFile, workspace: WorkspaceOption = None, change: SetOption = None,
+            run: RunOption = None) -> None:
+    """All stages: pack, plan, train, evaluate, predict, measure, report."""
+    from megavox.pipeline.run import run as stages
+
+    project = _project(study, workspace, change, run)
+    stages(project, lambda stage, result: _tell(stage, result, project))
+
+
+@app.command()
+def demo(folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="where the phantoms and the workspace "
+                                                "go")] = Path("demo"), change: SetOption = None) -> None:
+    """All stages on a phantom cohort that Megavox draws itself; under 3 minutes on 2 cores."""
+    from megavox.pipeline.run import demo_project, run
+
+    project = demo_project(folder, tuple(change or ()))
+    run(project, lambda stage, result: _tell(stage, result, project))
+
+
+@app.command()
+def doctor(workspace: WorkspaceOption = None) -> None:
+    """What this machine offers, and what is wrong with it."""
+    from megavox.memory.doctor import examine
+
+    findings = examine(workspace or Path.cwd())
+    for finding in findings:
+        print(f"{'ok   ' if finding.ok else 'LOOK '} {finding.name:<14} {finding.text}")
+    if not all(finding.ok for finding in findings):
+        raise typer.Exit(2)
+
+
+@study_app.command("schema")
+def study_schema() -> None:
+    """Print the JSON schema of study files."""
+    import json
+
+    from megavox.study import Study
+
+    print(json.dumps(Study.model_json_schema(), indent=1))
+
+
+@study_app.command("show")
+def study_show(study: StudyFile, change: SetOption = None) -> None:
+    """Print a study file with every default filled in."""
+    from megavox.study import load_study, show_study
+
+    print(show_study(load_study(study, change or ())), end="")
+
+
+# ------------------------------------------------------------------ printing
+
+
+def _tell(stage: str, result: Any, project: Project) -> None:
+    """Print a stage's result on standard output."""
+    print(f"{stage}:")
+    for line in _TELLERS[stage](result, project):
+        print(f"  {line}")
+
+
+def _tell_pack(result: Any, project: Project) -> Iterable[str]:
+    parts = ", ".join(f"{count} {part}" for part, count in result.parts().items())
+    yield f"{len(result.entries)} cases packed ({parts})"
+    for remark in result.remarks[:5]:
+        yield f"remark: {remark}"
+    if len(result.remarks) > 5:
+        yield f"and {len(result.remarks) - 5} further remarks"
+    if result.rejected:
+        yield f"{len(result.rejected)} set aside, see {project.workspace.quarantine}: " + ", ".join(
+            f"{count} {reason}" for reason, count in result.reasons().items())
+
+
+def _tell_plan(result: Any, project: Project) -> Iterable[str]:
+    for one in result.derived:
+        yield f"{one.key} = {one.value}: {one.why}"
+    probe = result.probe
+    yield (f"measured: {probe.step_s:.3f} s a step ({probe.waiting:.0%} of it waiting for data), "
+           f"{probe.memory_gb:.2f} GB of memory" + (f", {probe.device_memory_gb:.2f} GB on the device"
+                                                    if probe.device_memory_gb else ""))
+
+
+def _tell_train(result: Any, project: Project) -> Iterable[str]:
+    progress = result.progress
+    best = "undefined" if progress.best_score is None else f"{progress.best_score:.4f}"
+    yield (f"{progress.step} steps in {progress.seconds / 60:.1f} min; best validation {result.metric} {best} at step "
+           f"{progress.best_step}")
+
+
+def _tell_evaluate(result: Any, project: Project) -> Iterable[str]:
+    from megavox.pipeline.report import headlines
+
+    for one in headlines(project, result.summary):
+        found = one.measured
+        if found["value"] is None:
+            yield f"{one.label}: undefined ({found['undefined']})"
+            continue
+        interval = "" if found["low"] is None else f" ({found['low']:.3f} to {found['high']:.3f})"
+        yield f"{one.label}: {found['value']:.3f}{' ' + one.unit if one.unit else ''}{interval}"
+    yield f"{result.summary['n_cases']} cases of {result.summary['n_subjects']} subjects; intervals are 95 % over subjects"
+
+
+def _tell_predict(result: Any, project: Project) -> Iterable[str]:
+    yield f"{len(result.rows)} cases predicted, in {result.folder}"
+    if result.rejected:
+        yield f"{len(result.rejected)} could not be, see {result.folder / 'quarantine.csv'}"
+
+
+def _tell_measure(result: Any, project: Project) -> Iterable[str]:
+    yield f"{len(result)} cases measured, in {project.workspace.measures / 'volumes.csv'}"
+
+
+def _tell_report(result: Any, project: Project) -> Iterable[str]:
+    yield str(result)
+
+
+_TELLERS: dict[str, Callable[[Any, Project], Iterable[str]]] = {
+    "pack": _tell_pack, "plan": _tell_plan, "train": _tell_train, "evaluate": _tell_evaluate,
+    "predict": _tell_predict, "measure": _tell_measure, "report": _tell_report}
+
+
+def _say(text: str) -> None:
+    from megavox.core.progress import say
+
+    say(text)
+
+
+def _say_table(title: str, rows: list[tuple[str, str]]) -> None:
+    from rich.table import Table
+
+    from megavox.core.progress import console
+
+    table = Table(title=title, title_justify="left", show_header=False, box=None, padding=(0, 2, 0, 0))
+    for name, value in rows:
+        table.add_row(name, value)
+    console().print(table)
+
+
+# ------------------------------------------------------------------ errors
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run a command line; returns the exit status."""
+    from megavox.core.errors import MegavoxError
+
+    try:
+        status = app(arguments, standalone_mode=False)
+        return int(status or 0)
+    except typer.Exit as exit_:
+        return exit_.exit_code
+    except MegavoxError as error:
+        print(f"megavox: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("megavox: stopped; the same command goes on from here", file=sys.stderr)
+        return 130
+    except Exception as error:
+        return _other_end(error)
+
+
+def _other_end(error: Exception) -> int:
+    import click
+
+    from megavox.training.signals import Stopped
+
+    if isinstance(error, click.ClickException):
+        error.show()
+        return 2
+    if isinstance(error, (click.Abort, click.exceptions.Exit)):
+        return 130 if isinstance(error, click.Abort) else error.exit_code
+    if isinstance(error, Stopped):
+        print(f"megavox: stopped after step {error.step}; a checkpoint was written and the same command goes on",
+              file=sys.stderr)
+        return error.status
+    path = Path(f"megavox-error-{datetime.now():%Y%m%d-%H%M%S}.txt").resolve()
+    path.write_text(f"megavox {' '.join(sys.argv[1:])}\n\n" + "".join(traceback.format_exception(error)))
+    print(f"megavox: this is our fault: {type(error).__name__}: {error}\nThe traceback is in {path}", file=sys.stderr)
+    return 1

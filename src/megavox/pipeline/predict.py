@@ -1,0 +1,42 @@
+"""predict: a run and any folder of images -> masks or probabilities, on the images' own grids."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from megavox.core.files import file_hash
+from megavox.inference.cohort import CohortOutcome, cases_in, predict_cases
+from megavox.inference.predictor import Predictor
+from megavox.inference.recipe import Recipe
+from megavox.pipeline.project import Project
+from megavox.training.checkpoint import AVERAGED, best_checkpoint
+from megavox.training.parallel import choose_device
+
+
+def predictor_of(project: Project) -> tuple[Predictor, str]:
+    """The run's network with its best weights, and a hash that identifies them.
+
+    Raises:
+        CheckpointError, WorkspaceError: the run was not trained.
+    """
+    checkpoint = best_checkpoint(project.run)
+    recipe = Recipe.read(project.run.recipe)
+    device = choose_device(str(project.study.training.device))
+    return Predictor(recipe, checkpoint, device), file_hash(checkpoint / AVERAGED)
+
+
+def predict(project: Project, source: Path | None = None, output: Path | None = None) -> CohortOutcome:
+    """Predict every image under `source`, or the study's own test cases.
+
+    Args:
+        project: with a trained run.
+        source: a folder of NIfTI, raster or DICOM files, in any depth.
+        output: where to write; the workspace's predictions folder without it.
+    """
+    predictor, weights = predictor_of(project)
+    if source is None:
+        cases = [entry.case for entry in project.entries() if entry.part == "test"]
+        return predict_cases(predictor, cases, output or project.workspace.predictions(project.run_name), weights)
+    cases, rejected = cases_in(source, predictor.recipe.preparation.channels)
+    folder = output or project.workspace.predictions(project.run_name) / source.resolve().name
+    return predict_cases(predictor, cases, folder, weights, rejected)

@@ -1,0 +1,163 @@
+"""report: everything that was done, as one folder that opens from disk."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from megavox.cohort.drawn import one_mask_a_class
+from megavox.cohort.table import Entry
+from megavox.core.errors import MegavoxError, WorkspaceError
+from megavox.core.files import read_csv, read_json
+from megavox.images.formats import read_image
+from megavox.images.geometry import Geometry
+from megavox.images.image import Image
+from megavox.images.reorient import to_lps
+from megavox.inference.recipe import Recipe
+from megavox.pipeline.plan import derived_plan
+from megavox.pipeline.project import Project
+from megavox.report.content import (
+    CaseView,
+    Headline,
+    ReportContent,
+    classification_case_rows,
+    segmentation_case_rows,
+)
+from megavox.report.page import write_report
+from megavox.store.pack import read_channels, read_mask
+
+HEADLINES = {"segment": (("Mean Dice", "dice", ""), ("Hausdorff 95", "hausdorff95_mm", "mm"),
+                         ("Surface distance", "surface_distance_mm", "mm")),
+             "classify": (("AUROC", "auroc", ""), ("Accuracy", "accuracy", ""),
+                          ("Balanced accuracy", "balanced_accuracy", ""), ("Calibration error", "ece", ""))}
+
+
+def report(project: Project) -> Path:
+    """Write the report of the project's run.
+
+    Returns:
+        The path of index.html.
+
+    Raises:
+        WorkspaceError: the run was not evaluated.
+    """
+    if not project.run.evaluation.exists():
+        raise WorkspaceError("this run was not evaluated yet", where=project.run.root,
+                             fix="Run `megavox evaluate` first")
+    return write_report(project.workspace.report, content_of(project))
+
+
+def headlines(project: Project, summary: dict[str, Any]) -> list[Headline]:
+    """The few numbers that answer the study's question."""
+    kind = project.study.task.kind
+    if kind == "segment":
+        found = [Headline(label, summary["all"][key]["mean"], unit) for label, key, unit in HEADLINES[kind]]
+        return found[:1] + [Headline(f"Dice {name}", summary["classes"][name]["dice"]["mean"])
+                            for name in project.study.task.names[:4]] + found[1:]
+    return [Headline(label, summary["headline"][key], unit) for label, key, unit in HEADLINES[kind]]
+
+
+def content_of(project: Project) -> ReportContent:
+    """Gather what the report shows."""
+    study, workspace = project.study, project.workspace
+    evaluation = read_json(project.run.evaluation)
+    recipe = Recipe.read(project.run.recipe)
+    entries = project.entries()
+    kind = study.task.kind
+    if kind == "segment":
+        case_rows = segmentation_case_rows(evaluation["rows"])
+    else:
+        case_rows = classification_case_rows([_known(row) for row in evaluation["rows"]], study.task.names,
+                                             study.task.multilabel,  # type: ignore[union-attr]
+                                             evaluation["calibration"].get("thresholds"))
+    volumes = workspace.measures / "volumes.csv"
+    return ReportContent(
+        study_name=study.name, kind=kind, classes=study.task.names,
+        headline=headlines(project, evaluation["summary"]), cohort=_cohort_rows(project, entries),
+        parts=_parts(project, entries), derived=[vars(one) for one in derived_plan(project).derived],
+        curve=[json.loads(line) for line in project.run.metrics.read_text().splitlines()],
+        evaluation=evaluation["summary"], cases=_views(project, entries, case_rows), case_rows=case_rows,
+        quarantine=[*read_csv(workspace.quarantine), *evaluation["rejected"]],
+        measures=list(read_csv(volumes)) if kind == "segment" and volumes.exists() else [],
+        notes=_notes(evaluation), provenance=recipe.provenance)
+
+
+def _known(row: dict[str, Any]) -> dict[str, Any]:
+    return {**row, "target": [np.nan if value is None else value for value in row["target"]]}
+
+
+def _notes(evaluation: dict[str, Any]) -> list[str]:
+    calibration = evaluation["calibration"]
+    if not calibration:
+        return []
+    thresholds = ", ".join(f"{value:.3f}" for value in calibration["thresholds"])
+    text = f"Probabilities are softened by the temperature {calibration['temperature']:.3f}"
+    text += f" and decisions are taken at {thresholds}" if thresholds else ""
+    return [f"{text}; both were chosen on the validation cases, never on the test cases."]
+
+
+def _cohort_rows(project: Project, entries: Sequence[Entry]) -> list[tuple[str, str]]:
+    from megavox.cohort.survey import Fingerprint, Survey
+
+    facts = Fingerprint.from_dict(project.packing()["fingerprint"])
+    sets_aside = len(read_csv(project.workspace.quarantine))
+    return [("packed", f"{len(entries)} cases of {len({e.case.subject for e in entries})} subjects; "
+             f"{sets_aside} set aside"), *[row for row in Survey(facts).to_table() if row[0] != "cases"]]
+
+
+def _parts(project: Project, entries: Sequence[Entry]) -> dict[str, dict[str, int]]:
+    records = project.store().records
+    parts: dict[str, dict[str, int]] = {}
+    for part in ("train", "validation", "test"):
+        chosen = [entry for entry in entries if entry.part == part]
+        counts = {"cases": len(chosen), "subjects": len({entry.case.subject for entry in chosen})}
+        for number, name in enumerate(project.study.task.names):
+            found = [records[entry.key] for entry in chosen]
+            counts[name] = sum(number in one.classes if one.classes is not None else one.voxels[number] > 0
+                               for one in found)
+        parts[part] = counts
+    return parts
+
+
+def _views(project: Project, entries: Sequence[Entry], rows: list[dict[str, Any]]) -> list[CaseView]:
+    """Worst, median and best test case; a case whose files have gone is left out."""
+    scored = [row for row in rows if row["score"] is not None]
+    if not scored:
+        return []
+    by_name = {entry.case.name: entry for entry in entries}
+    chosen = {"worst": scored[0], "median": scored[len(scored) // 2], "best": scored[-1]}
+    views = []
+    for title, row in chosen.items():
+        try:
+            views.append(_view(project, by_name[row["name"]], title, row))
+        except (MegavoxError, OSError):
+            continue
+    return views
+
+
+def _view(project: Project, entry: Entry, title: str, row: dict[str, Any]) -> CaseView:
+    study = project.study
+    image = read_channels(entry.case, study.images.grey)
+    shape = image.array.shape[1:]
+    reference = prediction = None
+    if study.task.kind == "segment":
+        labels = read_image(project.workspace.predictions(project.run_name) / f"{entry.case.name}.nii.gz").array[0]
+        per_class = one_mask_a_class(study.cohort, study.task)
+        masks = read_mask(entry.case, image.geometry, shape, study.task, per_class)
+        reference, prediction = _turned(masks, image.geometry), _turned(labels.reshape(shape), image.geometry)
+        text = f"mean Dice {row['score']:.3f}"
+    else:
+        text = f"{row['reference']}; predicted {row['predicted']}, with probability {row['score']:.2f} for the truth"
+    turned = to_lps(Image(image.array[:1], image.geometry)) if image.spatial_dims == 3 else image
+    return CaseView(entry.case.name, title, text, turned.array[0].astype(np.float32),
+                    turned.geometry.spacing_zyx[-image.spatial_dims:], reference, prediction)
+
+
+def _turned(labels: np.ndarray, geometry: Geometry) -> np.ndarray:
+    if labels.ndim == 2:
+        return labels
+    return to_lps(Image(labels[None], geometry)).array[0]
