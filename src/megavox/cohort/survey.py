@@ -20,6 +20,7 @@ from megavox.cohort.layouts.samples import evenly
 from megavox.core.errors import CohortError, ImageError
 from megavox.images.formats import describe_image, read_image
 from megavox.images.image import COLOURS, Description
+from megavox.images.reorient import lps_geometry
 
 if TYPE_CHECKING:
     from megavox.study.sections import CohortSection, TaskSection
@@ -54,8 +55,8 @@ class Fingerprint:
         spatial_dims: 2 or 3, what most cases have.
         channels: channels of most cases, colours counted as 3.
         colour: whether most pictures are stored as red, green and blue.
-        shapes: `(Z, Y, X)` of each case read; Z is 1 in 2D.
-        spacings_mm: `(z, y, x)` voxel spacing of each case read; 1 where uncalibrated.
+        shapes: `(Z, Y, X)` of each case read, volumes turned to LPS; Z is 1 in 2D.
+        spacings_mm: `(z, y, x)` voxel spacing of each case read, likewise; 1 where uncalibrated.
         dtypes, modalities, orientations: value -> cases; orientations as `Geometry.axis_codes`.
         modality: what most cases have, "" where the files do not say.
         calibrated: whether all cases have a voxel size.
@@ -197,14 +198,14 @@ def _tally(values: list[str]) -> dict[str, int]:
 
 def _facts(catalogue: Catalogue, dims: int, usual: list[tuple[Case, list[Description]]]) -> Fingerprint:
     firsts = [parts[0] for _, parts in usual]
+    grids = [lps_geometry(part.geometry) if dims == 3 else part.geometry for part in firsts]
     modalities = _tally([part.modality for part in firsts])
     return Fingerprint(
         n_cases=len(catalogue.cases), n_subjects=len({case.subject for case in catalogue.cases}),
         n_read=len(usual), spatial_dims=dims,
         channels=_most([sum(part.shape[0] for part in parts) for _, parts in usual]),
         colour=_most([tuple(part.channels) == COLOURS for part in firsts]),
-        shapes=[list(part.geometry.shape) for part in firsts],
-        spacings_mm=[list(part.geometry.spacing_zyx) for part in firsts],
+        shapes=[list(grid.shape) for grid in grids], spacings_mm=[list(grid.spacing_zyx) for grid in grids],
         dtypes=_tally([part.dtype for part in firsts]), modality=next(iter(modalities)), modalities=modalities,
         orientations=_tally([part.geometry.axis_codes() for part in firsts]),
         calibrated=all(part.geometry.calibrated for part in firsts), classes={})

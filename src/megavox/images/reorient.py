@@ -20,13 +20,23 @@ def to_lps(image: Image) -> Image:
     """
     if image.spatial_dims == 2:
         return image
-    axes = image.geometry.closest_axes()
-    order = [next(i for i, (axis, _) in enumerate(axes) if axis == world) for world in range(3)]
-    flipped = [axes[i][1] < 0 for i in order]
+    order, flipped = _turn(image.geometry)
     # Array axes (Z, Y, X) are the index axes (x, y, z) reversed, behind the channel axis.
     array = image.array.transpose(0, *(3 - i for i in reversed(order)))
     array = np.flip(array, tuple(3 - new for new in range(3) if flipped[new]))
     return Image(array, _turned(image.geometry, order, flipped), dict(image.meta))
+
+
+def lps_geometry(geometry: Geometry) -> Geometry:
+    """The grid of a volume after `to_lps`."""
+    return _turned(geometry, *_turn(geometry))
+
+
+def _turn(geometry: Geometry) -> tuple[list[int], list[bool]]:
+    """For each world axis the index axis closest to it, and whether it runs backwards."""
+    axes = geometry.closest_axes()
+    order = [next(i for i, (axis, _) in enumerate(axes) if axis == world) for world in range(3)]
+    return order, [axes[i][1] < 0 for i in order]
 
 
 def _turned(geometry: Geometry, order: list[int], flipped: list[bool]) -> Geometry:

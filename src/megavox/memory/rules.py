@@ -8,9 +8,12 @@ prints them. Sizes are in array order (z, y, x).
 2. Size (classify, 2D): the median size, at most 224 pixels a side, in multiples of 32.
 3. Normalisation: CT by the cohort's Hounsfield range, everything else each image by itself.
 4. Patch: the median image after resampling, shrunk along its longest axis until it has no more voxels
-   than the device likes; sides are multiples of what the network halves.
-5. Levels: halve while the smallest side keeps four voxels. Filters: 16 on a CPU, 32 on a GPU.
-6. Batch: so many patches that a step has a useful number of voxels, at least 2.
+   than the device likes; sides are multiples of what the network halves. A picture to classify is
+   seen whole.
+5. Levels: halve while the smallest side keeps four voxels. Filters: few on a CPU, twice as many on
+   a GPU.
+6. Batch: to segment so many patches that a step has a useful number of voxels, at least 2; to
+   classify 16 or 32 cases, but at most a quarter of them.
 7. Time: a budget rather than steps, since only the machine knows what a step takes.
 """
 
@@ -26,10 +29,11 @@ from megavox.cohort.survey import Fingerprint
 from megavox.memory.machine import Machine
 from megavox.study import AUTO, Study
 
-PATCH_VOXELS = {"cpu": 48**3, "gpu": 128**3}
-BATCH_VOXELS = {"cpu": 2 * 48**3, "gpu": 2 * 128**3}
-MOST_BATCH = {"cpu": 16, "gpu": 64}
-FILTERS = {"cpu": 16, "gpu": 32}
+PATCH_VOXELS = {("cpu", 3): 48**3, ("gpu", 3): 128**3, ("cpu", 2): 256**2, ("gpu", 2): 512**2}
+BATCH_VOXELS = {("cpu", 3): 48**3 * 3 // 2, ("gpu", 3): 2 * 128**3, ("cpu", 2): 4 * 256**2, ("gpu", 2): 16 * 512**2}
+BATCH_CASES = {"cpu": 16, "gpu": 32}
+MOST_PATCHES = 32
+FILTERS = {("unet", "cpu"): 16, ("unet", "gpu"): 32, ("resnet", "cpu"): 32, ("resnet", "gpu"): 64}
 BUDGET_S = {"cpu": 20 * 60.0, "gpu": 2 * 3600.0}
 LARGEST_PICTURE = 224
 
@@ -115,33 +119,37 @@ def device_kind(study: Study, machine: Machine) -> str:
 
 def _model(study: Study, size: np.ndarray, kind: str) -> Iterable[Derived]:
     model = study.model
-    if model.family != "unet":
-        return
-    if model.levels == AUTO:
-        patch = study.batches.patch if study.batches.patch != AUTO else _shrunk(size, 8, PATCH_VOXELS[kind])
-        levels = int(np.clip(np.floor(np.log2(min(patch) / 4)) + 1, 2, 6))
-        yield Derived("model.levels", levels, f"halving while the smallest side of the patch ({min(patch)}) keeps "
-                      "four voxels")
-    if model.filters == AUTO:
-        yield Derived("model.filters", FILTERS[kind], f"what trains in good time on a {kind.upper()}")
+    if model.family == "unet" and model.levels == AUTO:
+        patch = study.batches.patch
+        sides = patch if patch != AUTO else _shrunk(size, 8, PATCH_VOXELS[kind, len(size)])
+        levels = int(np.clip(np.floor(np.log2(min(int(n) for n in sides) / 4)) + 1, 2, 6))
+        yield Derived("model.levels", levels, "halving while the smallest side of the patch keeps four voxels")
+    if model.family in ("unet", "resnet") and model.filters == AUTO:
+        if model.family == "resnet" and model.weights is not None:
+            yield Derived("model.filters", 64, "the weights file has so many")
+        else:
+            yield Derived("model.filters", FILTERS[model.family, kind], f"what trains in good time on a {kind.upper()}")
 
 
 def _batches(study: Study, size: np.ndarray, kind: str, machine: Machine, cohort: Fingerprint) -> Iterable[Derived]:
     section, patch = study.batches, study.batches.patch
-    multiple = 2 ** (int(study.model.levels) - 1) if study.model.family == "unet" else 32
-    if study.task.kind == "classify" and study.model.family != "monai":
-        multiple = 1
-    if patch == AUTO:
-        patch = _shrunk(size, multiple, PATCH_VOXELS[kind] if len(size) == 3 else PATCH_VOXELS[kind] // 2)
+    classify = study.task.kind == "classify"
+    most = PATCH_VOXELS[kind, len(size)]
+    if patch == AUTO and classify and len(size) == 2:
+        patch = [int(round(n)) for n in size]
+        yield Derived("batches.patch", patch, "the whole picture")
+    elif patch == AUTO:
+        multiple = 2 ** (int(study.model.levels) - 1) if study.model.family == "unet" else 32
+        patch = _shrunk(size, multiple, most)
         yield Derived("batches.patch", patch, f"the median image is {_times(size)} voxels; sides are multiples of "
-                      f"{multiple}, at most {PATCH_VOXELS[kind]:,} voxels on a {kind.upper()}")
-    if section.size == AUTO:
-        batch = int(np.clip(round(BATCH_VOXELS[kind] / np.prod(patch)), 2, MOST_BATCH[kind]))
-        batch = min(batch, max(2, cohort.n_cases // 2))
-        if study.task.kind == "classify":
-            batch = max(batch, min(16, max(2, cohort.n_cases // 4)))
-        yield Derived("batches.size", batch, f"about {BATCH_VOXELS[kind]:,} voxels a step"
-                      + (", at least 16 cases" if study.task.kind == "classify" else ", at least 2 patches"))
+                      f"{multiple}, at most {most:,} voxels on a {kind.upper()}")
+    if section.size == AUTO and classify:
+        batch = int(np.clip(cohort.n_cases // 4, 2, BATCH_CASES[kind]))
+        yield Derived("batches.size", batch, f"at most {BATCH_CASES[kind]} on a {kind.upper()}, and a quarter of the "
+                      "cases")
+    elif section.size == AUTO:
+        batch = int(np.clip(round(BATCH_VOXELS[kind, len(size)] / np.prod(patch)), 2, MOST_PATCHES))
+        yield Derived("batches.size", batch, f"about {BATCH_VOXELS[kind, len(size)]:,} voxels a step, at least 2 patches")
     if section.workers == AUTO:
         workers = max(1, min(8, machine.cores // 2 if kind == "gpu" else machine.cores // 4))
         yield Derived("batches.workers", workers, f"{machine.cores} cores, of which the network needs "

@@ -23,7 +23,7 @@ _MEAN_POOL: dict[int, type[nn.Module]] = {2: nn.AdaptiveAvgPool2d, 3: nn.Adaptiv
 def build(section: ResNetModel, *, spatial_dims: int, in_channels: int, out_channels: int,
           patch: tuple[int, ...]) -> nn.Module:
     """The ResNet of a study; see `registry.build_model`. Any patch fits."""
-    model = ResNet(section.depth, spatial_dims, in_channels, out_channels, filters=section.filters,
+    model = ResNet(section.depth, spatial_dims, in_channels, out_channels, filters=int(section.filters),
                    dropout=section.dropout)
     if section.weights is not None:
         load_torchvision(model, section.weights)
@@ -103,6 +103,9 @@ class ResNet(nn.Module):
                  dropout: float = 0.0) -> None:
         super().__init__()
         block, counts = _STAGES[depth]
+        # oneDNN writes past its buffer (crash, hang, wrong gradients) in the gradient of a 2D 1x1
+        # convolution with stride 2, channels last and fewer than 8 inputs: its issue 6035.
+        self.channels_last = filters >= 8
         self.conv1 = _CONV[dims](in_channels, filters, 7, 2, 3, bias=False)
         self.bn1 = _NORM[dims](filters)
         self.relu = nn.ReLU(inplace=True)
@@ -122,7 +125,7 @@ class ResNet(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """`(B, in_channels, *S)` to logits `(B, classes)`."""
-        if x.device.type == "cpu":  # a step takes 10 to 20 % less so
+        if self.channels_last and x.device.type == "cpu":  # a step takes 10 to 20 % less so
             x = x.clone(memory_format=torch.channels_last if x.ndim == 4 else torch.channels_last_3d)
         x = self.maxpool(self.relu(self.bn1(self.conv1(x))))
         x = self.layer4(self.layer3(self.layer2(self.layer1(x))))

@@ -81,7 +81,8 @@ def _segment_rows(project: Project, task: Task, cases: dict[str, Case], outcome:
     return rows
 
 
-def _classify_rows(project: Project, task: Task, cases: dict[str, Case], outcome: CohortOutcome) -> list[dict[str, Any]]:
+def _classify_rows(project: Project, task: Task, cases: dict[str, Case],
+                   outcome: CohortOutcome) -> list[dict[str, Any]]:
     rows = []
     for row in outcome.rows:
         case = cases[row["case"]]

@@ -104,7 +104,7 @@ def _calibrate(workshop: Workshop, project: Project, here: Ranks) -> None:
     alone = replace(here, rank=0, count=1)
     network = workshop.network(here.device)
     load_weights(best_checkpoint(project.run), network)
-    rows = workshop.validation(alone)(network)
+    rows = workshop.validation(alone, mirror=True)(network)
     recipe = replace(workshop.recipe(), calibration=workshop.task.calibrate(rows))  # type: ignore[attr-defined]
     recipe.write(project.run.recipe)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -83,11 +84,21 @@ class Workshop:
                         self.study.seed, int(self.study.batches.workers), self.study.batches.prefetch,
                         str(section.precision))
 
-    def validation(self, ranks: Ranks, entries: Sequence[Entry] | None = None) -> Callable[[nn.Module], list[Any]]:
-        """A function that gives the task's rows for this rank's share of the validation cases."""
+    def validation(self, ranks: Ranks, entries: Sequence[Entry] | None = None,
+                   mirror: bool = False) -> Callable[[nn.Module], list[Any]]:
+        """A function that gives the task's rows for this rank's share of the validation cases.
+
+        Args:
+            ranks: this rank among all.
+            entries: other cases than those of the validation part.
+            mirror: as prediction does if the study asks; without it validation takes half the time.
+        """
         chosen = self.part("validation") if entries is None else list(entries)
         readers = [self._reader(entry) for entry in chosen][ranks.rank::ranks.count]
         recipe = self.recipe()
+        if not mirror:
+            inference = self.study.inference.model_copy(update={"mirror": False})
+            recipe = replace(recipe, study=self.study.model_copy(update={"inference": inference}))
 
         def rows(network: nn.Module) -> list[Any]:
             network.eval()

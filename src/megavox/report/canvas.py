@@ -18,13 +18,13 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 # Okabe and Ito 2008, "Color Universal Design": told apart with any colour vision. Black is left to text.
-COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#F0E442")
+COLOURS = ("#0072b2", "#e69f00", "#009e73", "#cc79a7", "#56b4e9", "#d55e00", "#f0e442")
 STROKES = ("-", "--", ":", "-.")  # for the 8th and later lines
 INK, FAINT, LINE = "#1e2a33", "#64727c", "#d3dadf"
-_DARK = {INK: "#e4e9ec", FAINT: "#97a4ad", LINE: "#3a454d"}
+_DARK = {INK: "#e4e9ec", FAINT: "#97a4ad", LINE: "#3a454d", COLOURS[0]: "#3c9be0"}  # on a dark page
 FONTS = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Noto Sans', 'DejaVu Sans', sans-serif"
 
-_STYLE: dict[str, Any] = {
+_STYLE: Any = {
     "svg.fonttype": "none", "svg.hashsalt": "megavox", "text.parse_math": False, "axes.unicode_minus": True,
     "font.family": "DejaVu Sans", "font.size": 9.5, "axes.titlesize": 10, "axes.labelsize": 9.5,
     "xtick.labelsize": 8.5, "ytick.labelsize": 8.5, "legend.fontsize": 8.5, "legend.frameon": False,
@@ -35,7 +35,7 @@ _STYLE: dict[str, Any] = {
     "figure.facecolor": "none", "axes.facecolor": "none", "savefig.facecolor": "none",
 }
 
-WIDTH = 5.4  # inches: two charts stand side by side on a screen, one fills a phone
+WIDTH = 4.8  # inches: two charts stand side by side on a screen, one fills a phone
 
 
 def colour(number: int) -> str:

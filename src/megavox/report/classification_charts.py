@@ -38,8 +38,7 @@ def roc_curves(evaluation: Mapping[str, Any]) -> Figure | str:
     if not names:
         return "No class has enough positive and negative test cases, so there is no ROC curve to draw."
     names.sort(key=lambda name: -(classes[name]["auroc"]["value"] or 0.0))
-    columns = 1 if len(names) < 5 else 2
-    figure, (axes,) = new_figure(4.3 + 0.19 * ceil(len(names) / columns))
+    figure, (axes,) = new_figure(4.2 + 0.19 * len(names))
     axes.plot([0, 1], [0, 1], color=FAINT, linewidth=0.9, linestyle=":")
     handles = []
     for number, name in enumerate(names):
@@ -47,9 +46,7 @@ def roc_curves(evaluation: Mapping[str, Any]) -> Figure | str:
                           linestyle=stroke(number))
         handles.append(line)
     _unit_square(axes, "false positive rate (1 \u2212 specificity)", "sensitivity")
-    longest = 40 if columns == 1 else 18
-    legend_below(figure, handles, [f"{label(name, longest)}  {shown(classes[name]['auroc']).text}" for name in names],
-                 columns)
+    legend_below(figure, handles, [f"{label(name)}: {shown(classes[name]['auroc']).text}" for name in names], 1)
     return figure
 
 
@@ -110,7 +107,7 @@ def reliability(calibration: Mapping[str, Sequence[Mapping[str, float]]], left_o
     names = list(curves)[:MOST_PANELS]
     columns = min(len(names), 3)
     rows = ceil(len(names) / columns)
-    figure, panels = new_figure(4.3 if columns == 1 else 0.5 + 5.6 / columns * rows, rows, columns)
+    figure, panels = new_figure(4.3 if columns == 1 else 0.5 + 5.1 / columns * rows, rows, columns)
     for axes, name in zip(panels, names, strict=False):
         axes.plot([0, 1], [0, 1], color=FAINT, linewidth=0.9, linestyle=":")
         axes.plot([point["confidence"] for point in curves[name]], [point["frequency"] for point in curves[name]],

@@ -17,7 +17,7 @@ from megavox.report.content import CaseView, ReportContent
 from megavox.report.overlays import case_overlay, classes_drawn
 from megavox.report.segmentation_charts import MOST_DOTS, MOST_PANELS, dice_distribution, volume_agreement
 from megavox.report.training_charts import training_curves
-from megavox.report.wording import plural
+from megavox.report.wording import heading, plural
 
 METRICS = {"segment": "dice", "classify": "auroc"}  # validation score of each task
 
@@ -56,6 +56,7 @@ class CasePicture:
     view: CaseView
     drawing: Drawing
     legend: list[tuple[str, str]]  # class, colour
+    wide: bool  # several slices side by side
 
 
 def training_figure(content: ReportContent) -> Drawing:
@@ -65,7 +66,7 @@ def training_figure(content: ReportContent) -> Drawing:
         "training.svg", training_curves(content.curve, metric), "Course of the training",
         "Above: the loss on training batches (what the network minimises) and the learning rate. Below: the score "
         "on the validation cases, which choose the checkpoint; the test cases play no part here.",
-        f"Line chart of training loss and of validation {metric} over the steps.")
+        f"Line chart of training loss and of validation {heading(metric)} over the steps.")
 
 
 def result_figures(content: ReportContent) -> list[Drawing]:
@@ -82,7 +83,8 @@ def case_pictures(content: ReportContent) -> list[CasePicture]:
         drawn = [k for k in classes_drawn(view, len(content.classes)) if content.kind == "segment"]
         drawing = Drawing.of(f"case-{number:02d}.png", case_overlay(view, len(content.classes)),
                              f"{view.title.capitalize()}: {view.name}", _how_shown(view), _case_alt(view, bool(drawn)))
-        pictures.append(CasePicture(view, drawing, [(content.classes[k - 1], colour(k - 1)) for k in drawn]))
+        pictures.append(CasePicture(view, drawing, [(content.classes[k - 1], colour(k - 1)) for k in drawn],
+                                    _volume(view) or view.reference is not None or view.prediction is not None))
     return pictures
 
 
@@ -117,7 +119,8 @@ def _classification(content: ReportContent) -> list[Drawing]:
         drawings.append(Drawing.of(
             "confusion.svg", confusion_matrix(evaluation.get("confusion"), content.classes), "Confusion matrix",
             "Each row is a class as the reference has it, each column as it was predicted: number of cases, and "
-            "share of the row.", f"Confusion matrix of {plural(len(content.classes), 'class', 'classes')} over {cases}."))
+            "share of the row.",
+            f"Confusion matrix of {plural(len(content.classes), 'class', 'classes')} over {cases}."))
     calibration = evaluation.get("calibration") or {}
     drawings.append(Drawing.of(
         "reliability.svg", reliability(calibration, left_out), "Can the probabilities be believed?",
@@ -129,7 +132,8 @@ def _classification(content: ReportContent) -> list[Drawing]:
 
 def _left_out(calibration: Mapping[str, Any], left_out: list[str]) -> str:
     text = f" Left out for want of cases: {', '.join(left_out)}." if left_out else ""
-    return text + (f" The first {MOST_CURVES} labels are shown." if len(calibration) - len(left_out) > MOST_CURVES else "")
+    many = len(calibration) - len(left_out) > MOST_CURVES
+    return text + (f" The first {MOST_CURVES} labels are shown." if many else "")
 
 
 def _how_shown(view: CaseView) -> str:
@@ -140,13 +144,17 @@ def _how_shown(view: CaseView) -> str:
     if view.prediction is not None:
         layers.append("filled colour: prediction" if layers else "Filled colour: prediction")
     text = "; ".join(layers) + ". " if layers else ""
-    if view.image.ndim == 3 and len(view.image) > 1:
+    if _volume(view):
         where = "the structure's centre of mass" if layers else "the middle of the image"
         text += f"Slices through {where}, in radiological convention (the patient's right is on your left)."
     return text.strip()
 
 
 def _case_alt(view: CaseView, masks: bool) -> str:
-    planes = "Axial, coronal and sagittal slice" if view.image.ndim == 3 and len(view.image) > 1 else "Image"
+    planes = "Axial, coronal and sagittal slice" if _volume(view) else "Image"
     return f"{planes} of case {view.name}" + (" with the outline of the reference and the prediction in colour."
                                               if masks else ".")
+
+
+def _volume(view: CaseView) -> bool:
+    return view.image.ndim == 3 and len(view.image) > 1

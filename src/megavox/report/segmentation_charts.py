@@ -81,7 +81,7 @@ def volume_agreement(case_rows: Sequence[Mapping[str, Any]], classes: Sequence[s
     shown = list(pairs)[:MOST_PANELS]
     columns = 1 if len(shown) == 1 else 2
     rows = ceil(len(shown) / columns)
-    figure, panels = new_figure(3.6 if rows == 1 and columns == 1 else 2.6 * rows, rows, columns)
+    figure, panels = new_figure(3.6 if rows == 1 and columns == 1 else 0.5 + 2.7 * rows, rows, columns)
     for axes, name in zip(panels, shown, strict=False):
         _bland_altman(axes, pairs[name])
         axes.set_title(label(name, 24))
@@ -104,18 +104,18 @@ def _bland_altman(axes: Axes, pairs: np.ndarray) -> None:
     axes.axhline(0, color=FAINT, linewidth=0.8)
     middle = difference.mean()
     axes.axhline(middle, color=colour(5), linewidth=1.4)
-    reach = abs(difference).max()
+    low, high = min(0.0, difference.min()), max(0.0, difference.max())
     if len(pairs) > 2:
         spread = 1.96 * difference.std(ddof=1)
         for edge in (middle - spread, middle + spread):
             axes.axhline(edge, color=colour(5), linewidth=1, linestyle="--")
-        reach = max(reach, abs(middle) + spread)
-    reach = reach or 0.05 * mean.max()
-    axes.set_ylim(-1.15 * reach, 1.15 * reach)
+        low, high = min(low, middle - spread), max(high, middle + spread)
+    room = 0.08 * (high - low) or 0.05 * mean.max()
+    axes.set_ylim(low - room, high + room)
     room = 0.06 * np.ptp(mean) or 0.5 * mean.max()
     axes.set_xlim(mean.min() - room, mean.max() + room)
     for axis in (axes.xaxis, axes.yaxis):
-        axis.set_major_locator(MaxNLocator(4))
+        axis.set_major_locator(MaxNLocator(5))
         axis.set_major_formatter(FuncFormatter(lambda value, _: plain_number(value)))
 
 

@@ -66,7 +66,7 @@ def segmentation_tables(evaluation: Mapping[str, Any]) -> list[Table]:
 
 def classification_tables(evaluation: Mapping[str, Any]) -> list[Table]:
     """The whole test set, then each class, with intervals."""
-    whole = [[Cell(heading(name)), _measured(evaluation["headline"][name])]
+    whole = [[Cell(heading(name)), _measured(evaluation["headline"][name], say=True)]
              for name in _HEADLINE if name in evaluation["headline"]]
     unscored = evaluation.get("undefined_classes") or {}
     rows = []
@@ -74,18 +74,20 @@ def classification_tables(evaluation: Mapping[str, Any]) -> list[Table]:
         rows.append([Cell(name), *(Cell(str(entry[n]), sort=str(entry[n]), numeric=True)
                                    for n in ("n_positive", "n_negative")),
                      Cell(number(entry["prevalence"]), sort=str(entry["prevalence"]), numeric=True),
-                     *(_measured(entry[m], say=name not in unscored) for m in _CLASS)])
+                     *(_measured(entry[m]) for m in _CLASS)])
     columns = [("class", False), ("with", True), ("without", True), ("prevalence", True),
                *((heading(m), True) for m in _CLASS)]
     undefined = [f"{name}: undefined, {why}; left out of the means." for name, why in unscored.items()]
-    undefined += _no_intervals(entry[m] for name, entry in evaluation["classes"].items() for m in _CLASS)
+    undefined += [f"{name}: {heading(m)} is undefined, {entry[m]['undefined']}."
+                  for name, entry in evaluation["classes"].items() if name not in unscored
+                  for m in _CLASS if entry[m]["value"] is None]
+    undefined += _no_intervals(entry[m] for entry in evaluation["classes"].values() for m in _CLASS)
     few = len(evaluation["classes"]) == 2 and not evaluation.get("multilabel")
-    note = ["With two classes, AUROC, average precision, sensitivity, specificity and precision are those of the "
-            f"class {list(evaluation['classes'])[-1]}."] if few else \
-        ["AUROC, average precision, sensitivity, specificity and precision are means over the classes that are defined."]
+    whose = f"those of the class {list(evaluation['classes'])[-1]}" if few else "means over the defined classes"
+    note = [f"AUROC, average precision, sensitivity, specificity and precision are {whose}."]
     return [Table("Each class against the rest, with 95 % interval", columns, rows, undefined),
-            Table("All test cases, with 95 % interval", [("measure", False), ("value", True)], whole, 
-                  note + _no_intervals(evaluation["headline"].values()))]
+            Table("All test cases, with 95 % interval", [("measure", False), ("value", True)], whole,
+                  note)]
 
 
 def case_table(content: ReportContent) -> Table | None:
@@ -108,8 +110,7 @@ def case_table(content: ReportContent) -> Table | None:
     return Table("Every test case, the worst first", columns, [
         [Cell(row["name"]), Cell(row["subject"]),
          _score(row["score"], _why(row) if len(content.classes) == 1 else "no class is in the reference"),
-         *(_score(row["classes"].get(name, {}).get("dice"), row["classes"].get(name, {}).get("undefined", "not measured"))
-           for name in classes)] for row in rows], notes)
+         *(_dice(row["classes"].get(name)) for name in classes)] for row in rows], notes)
 
 
 def measure_table(rows: Sequence[Mapping[str, Any]]) -> Table | None:
@@ -136,14 +137,18 @@ def _score(value: float | None, why: str) -> Cell:
     return Cell(number(value), sort=repr(float(value)), numeric=True)
 
 
+def _dice(entry: Mapping[str, Any] | None) -> Cell:
+    return _score(entry["dice"], entry["undefined"]) if entry else _score(None, "not measured")
+
+
 def _why(row: Mapping[str, Any]) -> str:
     return next((entry["undefined"] for entry in row["classes"].values() if entry["undefined"]), "not measured")
 
 
-def _measured(measured: Mapping[str, Any], say: bool = True) -> Cell:
-    """A number with its interval; `say` writes the reason into the cell where there is no value."""
+def _measured(measured: Mapping[str, Any], say: bool = False) -> Cell:
+    """A number with its interval; `say` writes into the cell why one of the two is missing."""
     found = shown(measured)
-    return Cell(found.text, found.reason if say and not found.value else "", found.reason, found.sort, True)
+    return Cell(found.text, found.reason if say else "", found.reason, found.sort, True)
 
 
 def _no_intervals(measured: Iterable[Mapping[str, Any]]) -> list[str]:
@@ -155,10 +160,10 @@ def _no_intervals(measured: Iterable[Mapping[str, Any]]) -> list[str]:
 def _average(entry: Mapping[str, Any] | None, kind: str, unit: str) -> Cell:
     """A cell of the segmentation tables: the reasons are counted in its tooltip."""
     if entry is None:
-        return Cell(DASHED)
+        return Cell(DASHED, numeric=True)
     found, missing = shown(entry[kind], unit), int(entry["n_undefined"])
-    why = "; ".join(f"{n} × {reason}" for reason, n in entry["undefined_reasons"].items())
-    small = f"undefined in {plural(missing, 'case')}" if missing else ""
+    why = "; ".join(f"{reason} in {plural(n, 'case')}" for reason, n in entry["undefined_reasons"].items())
+    small = f"{'undefined ' if found.value else ''}in {plural(missing, 'case')}" if missing else ""
     return Cell(found.text, small, why or found.reason, found.sort, True)
 
 

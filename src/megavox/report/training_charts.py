@@ -8,11 +8,13 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator
+from scipy.ndimage import gaussian_filter1d
 
 from megavox.report.canvas import FAINT, INK, colour, label, legend_below, new_figure, plain_number, stroke, styled
+from megavox.report.wording import heading
 
 MOST_POINTS = 800  # of a drawn line; longer ones are averaged in blocks of steps
-SMOOTHING = 0.9  # of the loss, by point drawn
+SMOOTHING = 1 / 60  # of the loss: standard deviation of the window as a share of the points
 MOST_LINES = 10  # of single classes in the validation panel
 
 
@@ -35,15 +37,16 @@ def training_curves(lines: Sequence[Mapping[str, Any]], metric: str) -> Figure |
     scores = {name: series for name, series in scores.items() if len(series)}
     if not len(losses) and not scores:
         return "No step of the training was recorded with a finite loss, so there is no curve to draw."
-    figure, (above, below) = new_figure(4.9, rows=2, sharex=True)
+    figure, (above, below) = new_figure(4.6 + (0.16 * len(scores) if len(scores) > 2 else 0), rows=2, sharex=True)
     handles = _losses(above, losses, rates)
     above.set_ylabel("loss")
     handles += _validation(below, scores, metric)
-    below.set_ylabel(f"validation {metric}")
+    below.set_ylabel(f"validation {heading(metric)}")
     below.set_xlabel("step")
     below.xaxis.set_major_locator(MaxNLocator(5, integer=True))
     below.xaxis.set_major_formatter(FuncFormatter(lambda value, _: plain_number(value)))
-    legend_below(figure, [handle for handle, _ in handles], [name for _, name in handles], columns=2)
+    legend_below(figure, [handle for handle, _ in handles], [name for _, name in handles],
+                 columns=1 if len(handles) > 5 else 2)
     return figure
 
 
@@ -81,15 +84,17 @@ def _validation(axes: Any, scores: Mapping[str, np.ndarray], metric: str) -> lis
     handles = []
     single = [name for name in scores if name != metric]
     for number, name in enumerate(single if len(single) > 1 else []):
-        line, = axes.plot(*scores[name].T, color=colour(number + 1), linestyle=stroke(number + 1), linewidth=1, alpha=0.75)
+        line, = axes.plot(*scores[name].T, color=colour(number + 1), linestyle=stroke(number + 1), linewidth=1,
+                        alpha=0.75)
         if number < MOST_LINES:
-            handles.append((line, label(name)))
+            handles.append((line, label(heading(metric) + name.removeprefix(metric))))
     if metric in scores:
         steps, values = scores[metric].T
         line, = axes.plot(steps, values, color=INK, marker="o", markersize=3)
         best = int(values.argmax())
         dot, = axes.plot(steps[best], values[best], linestyle="", marker="o", markersize=7, color=colour(5))
-        handles = [(line, metric), (dot, f"best: {values[best]:.3f} at step {plain_number(steps[best])}"), *handles]
+        mark = f"best: {values[best]:.3f} at step {plain_number(steps[best])}"
+        handles = [(line, heading(metric)), (dot, mark), *handles]
     return handles
 
 
@@ -108,9 +113,5 @@ def _thinned(points: np.ndarray) -> np.ndarray:
 
 
 def _smooth(values: np.ndarray) -> np.ndarray:
-    """Exponential moving average without the bias of its start (as Adam's, Kingma and Ba 2015)."""
-    average, result = 0.0, np.empty(len(values))
-    for k, value in enumerate(values):
-        average = SMOOTHING * average + (1 - SMOOTHING) * value
-        result[k] = average / (1 - SMOOTHING ** (k + 1))
-    return result
+    """Gaussian-weighted mean of the neighbours on both sides, so that the curve does not lag behind."""
+    return gaussian_filter1d(values, SMOOTHING * len(values), mode="nearest")

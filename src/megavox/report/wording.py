@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from math import isfinite, log10
 from typing import Any
 
-DASH, MINUS, THIN = "\u2013", "\u2212", "\u202f"
+DASH, MINUS, TIMES, THIN = "\u2013", "\u2212", "\u00d7", "\u202f"
 _DIGITS = {"": 3, "mm": 2, "%": 1}
 _UNITS = {"mm3": "mm³", "mm2": "mm²", "mm": "mm", "percent": "%"}
 _NAMES = {"dice": "Dice", "iou": "IoU", "hausdorff95_mm": "Hausdorff 95 (mm)", "auroc": "AUROC", "ece": "ECE",
@@ -56,7 +56,7 @@ def number(value: Any, unit: str = "") -> str:
     if unit in _DIGITS:
         digits = _DIGITS[unit]
     else:
-        digits = max(0, 2 - int(log10(abs(value)))) if abs(value) >= 1 else 3
+        digits = max(0, 2 - int(log10(abs(value)))) if abs(value) >= 1 else 3 if value else 0
     text = f"{value:,.{digits}f}"
     if not float(text.replace(",", "")):
         text = text.lstrip("-")
@@ -95,9 +95,9 @@ def cell(value: Any, key: str = "") -> str:
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, float):
-        return number(value, unit_of(key)) if abs(value) >= 0.001 or value == 0 else f"{value:.3g}".replace("-", MINUS)
+        return number(value, unit_of(key)) if unit_of(key) else f"{value:.4g}".replace("-", MINUS)
     if isinstance(value, (list, tuple)):
-        joiner = " × " if value and all(isinstance(v, (int, float)) for v in value) else ", "
+        joiner = f" {TIMES} " if value and all(isinstance(v, (int, float)) for v in value) else ", "
         return joiner.join(cell(v, key) for v in value) or "none"
     if isinstance(value, Mapping):
         return ", ".join(f"{name}: {cell(v)}" for name, v in value.items()) or "none"

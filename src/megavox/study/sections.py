@@ -271,7 +271,7 @@ class ResNetModel(Section):
 
     family: Literal["resnet"]
     depth: Literal[18, 34, 50, 101, 152] = 18
-    filters: Positive = Field(64, description="feature maps of the first stage (64 in the paper)")
+    filters: Positive | Auto = Field(AUTO, description="feature maps of the first stage (64 in the paper)")
     weights: Path | None = Field(None, description="local .safetensors or .pth file in the torchvision layout")
     dropout: Fraction = 0.0
 
