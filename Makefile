@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 TORCH := torch==2.13.0
 
-.PHONY: demo test lint clean
+.PHONY: demo test lint reference clean
 
 demo: $(VENV)/installed
 	$(BIN)/megavox demo demo
@@ -13,7 +13,7 @@ test: $(VENV)/installed-test
 	$(BIN)/python -m pytest -n 2
 
 lint: $(VENV)/installed-test
-	$(BIN)/ruff check src tests benchmarks
+	$(BIN)/ruff check src tests
 	$(BIN)/mypy
 
 # PyTorch comes first and pinned: whatever needs it later takes this build and fetches no other.
@@ -26,6 +26,9 @@ $(VENV)/installed: pyproject.toml
 $(VENV)/installed-test: $(VENV)/installed
 	$(BIN)/python -m pip install --quiet --editable '.[test]'
 	touch $@
+
+reference: $(VENV)/installed-test
+	$(BIN)/python -m pdoc megavox '!megavox.__main__' --output-directory build/reference
 
 clean:
 	rm -rf $(VENV) demo build

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from megavox.pipeline.project import Project
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, rich_markup_mode=None, pretty_exceptions_enable=False,
-                  help="Train, tune and run deep learning on large medical images: a study goes in, a report comes out.")
+                  help="Train and run deep learning on large medical images: a study goes in, a report comes out.")
 study_app = typer.Typer(no_args_is_help=True, help="Look at a study file.")
 app.add_typer(study_app, name="study")
 
@@ -54,7 +54,7 @@ def new(folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="folder wi
                                       *[("remark", text) for text in draft.catalogue.remarks]])
     rejected = [*draft.catalogue.rejected, *draft.survey.rejected]
     if rejected:
-        _say_table(f"{len(rejected)} would be set aside", [(one.case or one.file, one.message) for one in rejected[:10]])
+        _say_table(f"{len(rejected)} would be set aside", [(r.case or r.file, r.message) for r in rejected[:10]])
     if output is None:
         print(draft.text, end="")
     else:
@@ -235,7 +235,8 @@ def _tell_evaluate(result: Any, project: Project) -> Iterable[str]:
             continue
         interval = "" if found["low"] is None else f" ({found['low']:.3f} to {found['high']:.3f})"
         yield f"{one.label}: {found['value']:.3f}{' ' + one.unit if one.unit else ''}{interval}"
-    yield f"{result.summary['n_cases']} cases of {result.summary['n_subjects']} subjects; intervals are 95 % over subjects"
+    yield (f"{result.summary['n_cases']} cases of {result.summary['n_subjects']} subjects; intervals are 95 % over "
+           "subjects")
 
 
 def _tell_predict(result: Any, project: Project) -> Iterable[str]:

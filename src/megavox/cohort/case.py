@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -58,13 +59,13 @@ class Catalogue:
     remarks: list[str] = field(default_factory=list)
 
     def checked(self) -> Catalogue:
-        """Itself, after checking that names are unique and something was found.
+        """Itself, after checking that names are unique.
 
         Raises:
-            CohortError: no case at all, or two cases of one name.
+            CohortError: two cases of one name.
         """
-        names = [case.name for case in self.cases]
-        twice = sorted({name for name in names if names.count(name) > 1}) if len(set(names)) < len(names) else []
+        counts = Counter(case.name for case in self.cases)
+        twice = sorted(name for name, count in counts.items() if count > 1)
         if twice:
             raise CohortError(f"{len(twice)} case names stand twice, e.g. {twice[0]!r}",
                               fix="Give the files different names, or name a session column")

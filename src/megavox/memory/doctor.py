@@ -88,5 +88,5 @@ def _versions() -> Iterator[Finding]:
     yield Finding("torch", torch.startswith("2.13."), torch + (
         "" if torch.startswith("2.13.") else ": Megavox is tested with 2.13; install torch==2.13.0 first"))
     if vision:
-        yield Finding("torchvision", False, f"{vision}: its published wheel breaks against the CPU build of PyTorch and "
-                      "then MONAI cannot be imported; Megavox does not need it: pip uninstall torchvision")
+        yield Finding("torchvision", False, f"{vision}: its published wheel breaks against the CPU build of PyTorch, "
+                      "and then MONAI cannot be imported; Megavox does not need it: pip uninstall torchvision")

@@ -136,7 +136,7 @@ def _batches(study: Study, size: np.ndarray, kind: str, machine: Machine, cohort
     classify = study.task.kind == "classify"
     most = PATCH_VOXELS[kind, len(size)]
     if patch == AUTO and classify and len(size) == 2:
-        patch = [int(round(n)) for n in size]
+        patch = [round(float(n)) for n in size]
         yield Derived("batches.patch", patch, "the whole picture")
     elif patch == AUTO:
         multiple = 2 ** (int(study.model.levels) - 1) if study.model.family == "unet" else 32
@@ -148,8 +148,9 @@ def _batches(study: Study, size: np.ndarray, kind: str, machine: Machine, cohort
         yield Derived("batches.size", batch, f"at most {BATCH_CASES[kind]} on a {kind.upper()}, and a quarter of the "
                       "cases")
     elif section.size == AUTO:
-        batch = int(np.clip(round(BATCH_VOXELS[kind, len(size)] / np.prod(patch)), 2, MOST_PATCHES))
-        yield Derived("batches.size", batch, f"about {BATCH_VOXELS[kind, len(size)]:,} voxels a step, at least 2 patches")
+        voxels = BATCH_VOXELS[kind, len(size)]
+        batch = int(np.clip(round(voxels / np.prod(patch)), 2, MOST_PATCHES))
+        yield Derived("batches.size", batch, f"about {voxels:,} voxels a step, at least 2 patches")
     if section.workers == AUTO:
         workers = max(1, min(8, machine.cores // 2 if kind == "gpu" else machine.cores // 4))
         yield Derived("batches.workers", workers, f"{machine.cores} cores, of which the network needs "

@@ -15,7 +15,7 @@ from megavox.cohort.layouts import LAYOUTS
 from megavox.cohort.splits import refuse_shared_subjects, split
 from megavox.cohort.survey import Fingerprint, survey
 from megavox.cohort.table import Entry, write_cohort
-from megavox.core.errors import CohortError
+from megavox.core.errors import CohortError, StudyError
 from megavox.core.files import read_json, write_csv, write_json
 from megavox.core.provenance import cores, provenance
 from megavox.images.prepare import Preparation
@@ -99,9 +99,17 @@ def catalogue_of(study: Study) -> Catalogue:
 
 
 def preparation_of(study: Study, facts: Fingerprint) -> Preparation:
-    """How images are prepared, from a study whose images section is derived."""
+    """How images are prepared, from a study whose images section is derived.
+
+    Raises:
+        StudyError: spacing or size of another number of dimensions than the images.
+    """
     images = study.images
     spacing = images.spacing_mm
+    for name, value in (("size", images.size), ("spacing_mm", spacing)):
+        if isinstance(value, list) and len(value) != facts.spatial_dims:
+            raise StudyError(f"images.{name} is {value}", expected=f"{facts.spatial_dims} numbers, since the images "
+                             "have so many dimensions")
     return Preparation(facts.spatial_dims, len(images.channels),
                        tuple(spacing) if isinstance(spacing, list) else None,
                        tuple(images.size) if images.size else None, images.grey)

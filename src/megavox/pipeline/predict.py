@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from megavox.core.errors import WorkspaceError
 from megavox.core.files import file_hash
 from megavox.inference.cohort import CohortOutcome, cases_in, predict_cases
 from megavox.inference.predictor import Predictor
@@ -17,10 +18,14 @@ def predictor_of(project: Project) -> tuple[Predictor, str]:
     """The run's network with its best weights, and a hash that identifies them.
 
     Raises:
-        CheckpointError, WorkspaceError: the run was not trained.
+        CheckpointError, WorkspaceError: the run was not trained, or for another task.
     """
     checkpoint = best_checkpoint(project.run)
     recipe = Recipe.read(project.run.recipe)
+    if recipe.study.task.names != project.study.task.names:
+        raise WorkspaceError(f"the run was trained for the classes {recipe.study.task.names}", where=project.run.root,
+                             expected=f"those of the study, {project.study.task.names}",
+                             fix="Take the study that the run was trained with, or train again under another --run")
     device = choose_device(str(project.study.training.device))
     return Predictor(recipe, checkpoint, device), file_hash(checkpoint / AVERAGED)
 

@@ -38,11 +38,11 @@ def run(project: Project, tell: Callable[[str, Any], None] = lambda stage, resul
     if not run_is_done(project):
         tell("train", train(project))
     found = evaluate(project)
-    tell("evaluate", found)
     tell("predict", predict(project))
     if project.study.task.kind == "segment":
         tell("measure", measure(project))
     tell("report", report(project))
+    tell("evaluate", found)
     return found
 
 
@@ -53,7 +53,7 @@ def demo_project(folder: Path, changes: tuple[str, ...] = ()) -> Project:
         folder: made if need be.
         changes: further `key.path=value` changes.
     """
-    images, study = folder / "images", folder / "study.yaml"
+    images, study = folder / "phantoms", folder / "study.yaml"
     if not study.exists():
         say(f"drawing {DEMO_CASES} phantoms, three of them broken, under {images}")
         write_segment_cohort(images, DEMO_CASES, seed=0, dirty=True)

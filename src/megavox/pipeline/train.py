@@ -51,6 +51,8 @@ def train(project: Project) -> Trained:
         if study.training.steps == AUTO:
             study = here.from_first(_with_steps(workshop, here, begin))
             workshop = Workshop(project, study)
+        if here.first and here.device.type == "cpu" and study.training.precision == "bfloat16":
+            say("warning: most CPUs are many times slower in bfloat16; `training.precision: float32` is the default")
         if here.first:
             folder.checkpoints.mkdir(parents=True, exist_ok=True)
             workshop.recipe().write(folder.recipe)
