@@ -87,10 +87,12 @@ def whole_folder(path: Path) -> Iterator[Path]:
                         os.fsync(stream.fileno())
                 _sync_folder(Path(folder))
             temporary.chmod(0o755)
+            aside = temporary.with_name(temporary.name + "-old")
             if path.exists():
-                shutil.rmtree(path)
+                path.replace(aside)
             temporary.replace(path)
             _sync_folder(path.parent)
+            shutil.rmtree(aside, ignore_errors=True)
         except BaseException:
             shutil.rmtree(temporary, ignore_errors=True)
             raise

@@ -106,9 +106,10 @@ def _apply(data: dict[str, Any], lines: dict[Path_, str], change: str) -> None:
         raise StudyError(f"--set {change!r}: the value is not YAML") from None
     parts = key.strip().split(".")
     place: Any = data
-    for part in parts[:-1]:
+    for depth, part in enumerate(parts[:-1], 1):
         if not isinstance(place.setdefault(part, {}), dict):
             place[part] = {}
+            lines[tuple(parts[:depth])] = f"--set {change}"
         place = place[part]
     place[parts[-1]] = value
     for end in range(1, len(parts) + 1):
@@ -155,12 +156,16 @@ def _explain(item: Any, data: dict[str, Any], lines: dict[Path_, str], where: Pa
     if kind == "missing":
         return f"{place}: {key} is missing. {_describe(model, str(path[-1]))}"
     if kind == "union_tag_not_found":
-        return f"{place}: {key} needs the key {item['ctx']['discriminator']}. Allowed: {_tags(item)}."
+        name = item["ctx"]["discriminator"].strip("'")
+        allowed = [typing.get_args(member.model_fields[name].annotation)[0]
+                   for member in _members(model.model_fields[str(path[-1])])] if model else []
+        return f"{place}: {key} needs the key {name}. Allowed: {', '.join(allowed)}."
     if kind == "union_tag_invalid":
         found = item["ctx"]["tag"]
-        near = difflib.get_close_matches(str(found), item["ctx"]["expected_tags"].replace("'", "").split(", "), 1)
+        tags = item["ctx"]["expected_tags"].replace("'", "")
+        near = difflib.get_close_matches(str(found), tags.split(", "), 1)
         hint = f" Did you mean {near[0]}?" if near else ""
-        return f"{place}: {key}: no such {item['ctx']['discriminator']} {found!r}.{hint} Allowed: {_tags(item)}."
+        return f"{place}: {key}: no such {item['ctx']['discriminator']} {found!r}.{hint} Allowed: {tags}."
     message = item["msg"].removeprefix("Value error, ").rstrip(".")
     if kind == "value_error":
         return f"{place}: {key}: {message}."
@@ -173,9 +178,6 @@ def _explain(item: Any, data: dict[str, Any], lines: dict[Path_, str], where: Pa
     return (f"{place}: {key}: found {found!r}. {message}.{hint} "
             f"{_describe(model, next((p for p in reversed(path) if isinstance(p, str)), ''))}").rstrip()
 
-
-def _tags(item: Any) -> str:
-    return item["ctx"].get("expected_tags", "").replace("'", "") or "see `megavox study schema`"
 
 
 def _follow(loc: Sequence[str | int], data: Any) -> tuple[Path_, type[BaseModel] | None]:
