@@ -5,12 +5,14 @@ A cohort is written, and packed, once for a test session; runs of other names sh
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import yaml
 
 from megavox.core.randomness import generator
@@ -20,6 +22,9 @@ from megavox.phantoms import write_classify_cohort, write_segment_cohort
 from megavox.pipeline.pack import pack
 from megavox.pipeline.project import Project
 from megavox.study import load_study
+
+# Workers are forked from a process that has imported what they need, so that a test waits for that once.
+multiprocessing.set_forkserver_preload(["megavox.store.build", "megavox.batches.loader"])
 
 UNET: dict[str, Any] = {"family": "unet", "filters": 4, "levels": 2}
 RESNET: dict[str, Any] = {"family": "resnet", "depth": 18, "filters": 4}
@@ -56,7 +61,7 @@ def volume_cohort(folder: Path, cases: int = 20) -> dict[str, Any]:
     for number in range(cases):
         random = generator(5, "volume", number)
         label, radius = (("large", 5.0), ("small", 2.5))[number % 2]
-        z, y, x = np_indices(16)
+        z, y, x = np.indices((16, 16, 16))
         centre = random.uniform(6, 9, 3)
         ball = (z - centre[0]) ** 2 + (y - centre[1]) ** 2 + (x - centre[2]) ** 2 <= radius**2
         image = (200 + 300 * ball + random.normal(0, 20, ball.shape)).astype("int16")
@@ -65,13 +70,6 @@ def volume_cohort(folder: Path, cases: int = 20) -> dict[str, Any]:
             "task": {"kind": "classify", "classes": ["large", "small"]},
             "images": {"channels": ["CT"], "spacing_mm": "native", "normalise": "zscore"},
             "batches": {"patch": [16, 16, 16], "size": 4, "workers": 0}, "model": RESNET, "training": TRAINING}
-
-
-def np_indices(size: int) -> Any:
-    """Voxel indices of a cube."""
-    import numpy as np
-
-    return np.indices((size, size, size))
 
 
 def changed(data: Mapping[str, Any], **sections: Mapping[str, Any]) -> dict[str, Any]:

@@ -51,7 +51,7 @@ def imports_of(text: str, file: Path) -> Iterator[Import]:
 
 
 def room_of(module: str) -> str:
-    return (module.split(".") + [""])[1]
+    return [*module.split("."), ""][1]
 
 
 def faults(found: Import) -> Iterator[str]:

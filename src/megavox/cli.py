@@ -290,23 +290,23 @@ def main(arguments: list[str] | None = None) -> int:
     except MegavoxError as error:
         print(f"megavox: {error}", file=sys.stderr)
         return 2
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, typer.Abort):  # Typer turns the first into the second
         print("megavox: stopped; the same command goes on from here", file=sys.stderr)
         return 130
+    except _WRONG_ARGUMENTS as error:
+        error.show()  # type: ignore[attr-defined]
+        return 2
     except Exception as error:
         return _other_end(error)
 
 
+# ClickException, of click or of the copy of it in newer Typers: the public name is that of a grandchild.
+_WRONG_ARGUMENTS: type[Exception] = typer.BadParameter.__mro__[2]
+
+
 def _other_end(error: Exception) -> int:
-    import click
+    from megavox.pipeline.train import Stopped
 
-    from megavox.training.signals import Stopped
-
-    if isinstance(error, click.ClickException):
-        error.show()
-        return 2
-    if isinstance(error, (click.Abort, click.exceptions.Exit)):
-        return 130 if isinstance(error, click.Abort) else error.exit_code
     if isinstance(error, Stopped):
         print(f"megavox: stopped after step {error.step}; a checkpoint was written and the same command goes on",
               file=sys.stderr)

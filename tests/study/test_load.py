@@ -185,7 +185,7 @@ def test_every_path_of_a_study_is_made_absolute() -> None:
                            "model": {"family": "resnet", "weights": "w.safetensors"}})
     study = parse(text)
     assert study.cohort.masks == WHERE.parent / "m"  # type: ignore[union-attr]
-    assert study.cohort.table == WHERE.parent / "t.csv"
+    assert study.cohort.table == WHERE.parent / "t.csv"  # type: ignore[union-attr]
     assert study.model.weights == WHERE.parent / "w.safetensors"  # type: ignore[union-attr]
 
 

@@ -14,7 +14,8 @@ import numpy as np
 
 from megavox.core.errors import GeometryError, ImageError
 from megavox.images import dicom_tiles
-from megavox.images.dicom_header import SEGMENTATIONS, Frame, Header, has_mark, open_dataset, read_header
+from megavox.images.dicom_frame import Frame
+from megavox.images.dicom_header import SEGMENTATIONS, Header, has_mark, open_dataset, read_header
 from megavox.images.dicom_pixels import decode
 from megavox.images.dicom_series import Stack, series_label, stack
 from megavox.images.image import COLOURS, Description, Image, join_names

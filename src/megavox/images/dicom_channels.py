@@ -14,7 +14,7 @@ from itertools import combinations
 import numpy as np
 
 from megavox.core.errors import GeometryError
-from megavox.images.dicom_header import Frame
+from megavox.images.dicom_frame import Frame
 
 _EXACT = ("echo time", "echo", "b-value")  # a gap in these is a lost file, never a re-ordering
 _UNITS = {"echo time": " ms", "trigger time": " ms", "b-value": " s/mm2"}

@@ -14,6 +14,8 @@ from typing import Any
 import numpy as np
 
 from megavox.core.errors import UnreadableImage, UnsupportedImage
+from megavox.images.dicom_frame import Frame
+from megavox.images.dicom_mosaic import mosaic_frames
 from megavox.images.values import check_not_empty, check_size, decoding
 
 SEGMENTATIONS = ("1.2.840.10008.5.1.4.1.1.66.4", "1.2.840.10008.5.1.4.1.1.66.7")
@@ -35,32 +37,6 @@ _KEYS = (
     ("image type", "ImageType", ""),
     ("segment", "ReferencedSegmentNumber", "SegmentIdentificationSequence"),
 )
-
-
-@dataclass(frozen=True)
-class Frame:
-    """One picture inside a file.
-
-    Attributes:
-        position: LPS mm of the centre of its first voxel; None where the file does not say.
-        orientation: directions of increasing column and row index (DICOM order), or None.
-        spacing: mm between columns (x) and between rows (y), or None.
-        thickness: mm to the next slice as far as the header says, else 0.
-        keys: what may tell it from other frames at its place, e.g. {"echo time": 20.0}.
-        corner: row and column of its first voxel in the stored picture (mosaic), else (0, 0).
-    """
-
-    path: Path
-    number: int
-    uid: str
-    shape: tuple[int, int]
-    position: tuple[float, ...] | None
-    orientation: tuple[float, ...] | None
-    spacing: tuple[float, float] | None
-    thickness: float
-    keys: dict[str, float | str]
-    instance: float = 0.0
-    corner: tuple[int, int] = (0, 0)
 
 
 @dataclass(frozen=True)
@@ -201,7 +177,6 @@ def rescale_values(dataset: Any, number: int) -> tuple[float, float]:
 
 def _frames(path: Path, dataset: Any, count: int) -> list[Frame]:
     if "MOSAIC" in [str(v) for v in np.atleast_1d(dataset.get("ImageType") or [])]:
-        from megavox.images.dicom_mosaic import mosaic_frames
         return mosaic_frames(path, dataset, _frame(path, dataset, 0, 1))
     frames = [_frame(path, dataset, number, count) for number in range(count)]
     return _with_offsets(frames, dataset)

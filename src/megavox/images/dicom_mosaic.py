@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from megavox.core.errors import UnsupportedImage
-from megavox.images.dicom_header import Frame
+from megavox.images.dicom_frame import Frame
 
 
 def mosaic_frames(path: Path, dataset: Any, whole: Frame) -> list[Frame]:

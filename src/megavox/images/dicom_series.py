@@ -15,7 +15,7 @@ import numpy as np
 
 from megavox.core.errors import GeometryError
 from megavox.images.dicom_channels import incomplete, sort_channels, sort_segments, without_equal
-from megavox.images.dicom_header import Frame
+from megavox.images.dicom_frame import Frame
 from megavox.images.geometry import Geometry
 
 GAP_TOLERANCE_MM = 0.01          # or 1 % of the gap, whichever is larger

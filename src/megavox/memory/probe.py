@@ -47,7 +47,7 @@ def probe(training: Training, ranks: Ranks, seconds: float) -> Probe:
         for step in range(WARM_UP):
             stepper.step(step)
         begin, waited, steps = time.perf_counter(), 0.0, 0
-        while steps < 3 or (time.perf_counter() - begin < seconds and steps < MOST_STEPS):
+        while steps < 3 or (steps < MOST_STEPS and not ranks.any(time.perf_counter() - begin > seconds)):
             stepper.step(WARM_UP + steps)
             waited += stepper.waiting * stepper.seconds
             steps += 1

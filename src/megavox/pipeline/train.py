@@ -16,7 +16,9 @@ from megavox.study import AUTO, Study, show_study
 from megavox.training.checkpoint import Progress, best_checkpoint, load_weights
 from megavox.training.loop import train as run_loop
 from megavox.training.parallel import Ranks, ranks
-from megavox.training.signals import Stop
+from megavox.training.signals import Stop, Stopped
+
+__all__ = ["Stopped", "Trained", "run_is_done", "train"]
 
 PROBE_SHARE = 0.02  # of the budget is spent on measuring the rate
 
@@ -53,7 +55,7 @@ def train(project: Project) -> Trained:
             workshop = Workshop(project, study)
         if here.first and here.device.type == "cpu" and study.training.precision == "bfloat16":
             say("warning: most CPUs are many times slower in bfloat16; `training.precision: float32` is the default")
-        if here.first:
+        if here.first and not folder.done.exists():  # a finished run keeps its calibration
             folder.checkpoints.mkdir(parents=True, exist_ok=True)
             workshop.recipe().write(folder.recipe)
             write_text(folder.study, show_study(study))

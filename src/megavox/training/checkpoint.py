@@ -4,7 +4,8 @@
     checkpoints/best.json                          which of them had the best validation metric
 
 A checkpoint appears under its name complete, with its marker, or not at all; `best.json` is replaced
-in one move. So after a kill at any instant the last good checkpoint loads.
+in one move. So after a kill at any instant the last good checkpoint loads. DONE lists the SHA-256 of the
+other files, as `sha256sum --check DONE` reads it: safetensors alone would not notice a changed weight.
 """
 
 from __future__ import annotations
@@ -20,12 +21,12 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from megavox.core.errors import CheckpointError
-from megavox.core.files import read_json, remove_unfinished, whole_folder, write_json
+from megavox.core.files import file_hash, read_json, remove_unfinished, whole_folder, write_json, write_text
 from megavox.core.workspace import DONE, RunFolder
 from megavox.training.optimiser import MovingAverage
 
-NETWORK, AVERAGED, OPTIMISER, STATE = ("network.safetensors", "averaged.safetensors", "optimiser.safetensors",
-                                       "state.json")
+FILES = NETWORK, AVERAGED, OPTIMISER, STATE = ("network.safetensors", "averaged.safetensors",
+                                               "optimiser.safetensors", "state.json")
 
 
 @dataclass
@@ -50,7 +51,10 @@ class Progress:
 
 def save_checkpoint(folder: RunFolder, network: nn.Module, average: MovingAverage, optimiser: torch.optim.Optimizer,
                     progress: Progress, keep: int) -> None:
-    """Write the checkpoint of `progress.step`, note whether it is the best, remove old ones but `keep`."""
+    """Write the checkpoint of `progress.step`, note whether it is the best, remove old ones but `keep`.
+
+    What is done already is kept, so calling it again ends what a kill left half done.
+    """
     target = folder.step(progress.step)
     if not (target / DONE).exists():
         with whole_folder(target) as temporary:
@@ -59,7 +63,7 @@ def save_checkpoint(folder: RunFolder, network: nn.Module, average: MovingAverag
             tensors, numbers = _flatten(optimiser.state_dict())
             _save(tensors, temporary / OPTIMISER)
             write_json(temporary / STATE, {"progress": asdict(progress), "optimiser": numbers})
-            (temporary / DONE).touch()
+            write_text(temporary / DONE, "".join(f"{file_hash(temporary / name)}  {name}\n" for name in FILES))
     if progress.best_step == progress.step:
         write_json(folder.best, {"step": progress.step, "score": progress.best_score})
     _remove_old(folder, keep)
@@ -67,8 +71,7 @@ def save_checkpoint(folder: RunFolder, network: nn.Module, average: MovingAverag
 
 def latest_checkpoint(folder: RunFolder) -> Path | None:
     """The newest complete checkpoint of a run."""
-    found = [path for path in complete_checkpoints(folder)]
-    return found[-1] if found else None
+    return next(reversed(complete_checkpoints(folder)), None)
 
 
 def complete_checkpoints(folder: RunFolder) -> list[Path]:
@@ -87,6 +90,7 @@ def load_checkpoint(path: Path, network: nn.Module, average: MovingAverage,
     saved = _read(path / AVERAGED)
     for name, value in average.weights.items():
         value.copy_(saved[name])
+    _check(path / STATE)
     state = read_json(path / STATE)
     optimiser.load_state_dict(_unflatten(_read(path / OPTIMISER), state["optimiser"]))
     return Progress(**state["progress"])
@@ -123,11 +127,26 @@ def _save(tensors: dict[str, torch.Tensor], path: Path) -> None:
 
 
 def _read(path: Path) -> dict[str, torch.Tensor]:
+    _check(path)
     try:
         return load_file(path)
     except (OSError, SafetensorError) as error:
-        raise CheckpointError(f"the file is missing or damaged ({error})", where=path,
-                              fix="Remove that checkpoint folder: the one before it will be used") from None
+        raise _damaged(path, error) from None
+
+
+def _check(path: Path) -> None:
+    """Refuse a file that is not the one that was written."""
+    try:
+        hashes = {name: digest for digest, name in map(str.split, (path.parent / DONE).read_text().splitlines())}
+        if file_hash(path) != hashes[path.name]:
+            raise ValueError("its SHA-256 is not the one in DONE")
+    except (OSError, ValueError, KeyError) as error:
+        raise _damaged(path, error) from None
+
+
+def _damaged(path: Path, error: Exception) -> CheckpointError:
+    return CheckpointError(f"the file is missing or damaged ({error})", where=path,
+                           fix="Remove that checkpoint folder: the one before it will be used")
 
 
 def _flatten(state: dict[str, Any]) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
@@ -154,4 +173,6 @@ def _remove_old(folder: RunFolder, keep: int) -> None:
     for path in complete_checkpoints(folder)[:-keep]:
         if path != best:
             (path / DONE).unlink()  # first, so that a kill here leaves an unfinished folder, not a broken one
+    for path in folder.checkpoints.glob("step-*"):
+        if not (path / DONE).exists():
             shutil.rmtree(path)

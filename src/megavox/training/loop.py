@@ -75,30 +75,32 @@ def train(training: Training, folder: RunFolder, ranks: Ranks, stop: Stop) -> Pr
         Stopped: a signal asked to stop; a checkpoint was written.
     """
     section, network = training.section, training.network
-    steps = int(section.steps)
+    steps, validations, checkpoints = int(section.steps), validation_steps(section), checkpoint_steps(section)
     optimiser = build_optimiser(network, section.optimiser)
     average = MovingAverage(network, section.ema)
     latest = latest_checkpoint(folder)
     progress = load_checkpoint(latest, network, average, optimiser) if latest else Progress()
+    if latest and ranks.first:  # a kill may have come between the checkpoint and the note that it is the best
+        save_checkpoint(folder, network, average, optimiser, progress, section.keep)
     log = TrainingLog(folder.metrics, first_step=progress.step, steps=steps, metric=training.learner.headline,
                       speak=ranks.first)
     stepper = Stepper(training, ranks, optimiser, average, progress.step, steps)
     try:
         for step in range(progress.step, steps):
+            if section.patience and progress.since_best >= section.patience:
+                break
             loss = stepper.step(step)
             progress.step = step + 1
             progress.seconds += stepper.seconds
             log.step(step + 1, loss, stepper.rate, stepper.samples_per_s, stepper.waiting)
             ending = stop.asked_on_any(ranks)
-            if step + 1 in validation_steps(section):
+            if step + 1 in validations:
                 _validate(training, average, ranks, progress, log)
-            due = step + 1 in checkpoint_steps(section)
-            if ranks.first and (due or ending):
+            if ranks.first and (step + 1 in checkpoints or ending):
                 save_checkpoint(folder, network, average, optimiser, progress, section.keep)
             if ending:
+                ranks.barrier()  # a rank that leaves earlier makes torchrun end the one that still writes
                 stop.leave(step + 1)
-            if section.patience and progress.since_best >= section.patience:
-                break
         ranks.barrier()
     finally:
         stepper.close()
@@ -162,7 +164,7 @@ class Stepper:
         self.seconds = time.perf_counter() - begin
         self.waiting = waited / self.seconds
         self.samples_per_s = self.training.samples.batch / self.seconds
-        return total / section.accumulate
+        return self.ranks.mean(total / section.accumulate)
 
     def _backward(self, batch: Batch, accumulate: int) -> float:
         device = self.ranks.device
@@ -191,9 +193,9 @@ def _validate(training: Training, average: MovingAverage, ranks: Ranks, progress
         rows = ranks.gather(training.validate(training.network))
     progress.scores = training.learner.score(rows)
     score = progress.scores[training.learner.headline]
-    best = -math.inf if progress.best_score is None or math.isnan(progress.best_score) else progress.best_score
-    if progress.best_score is None or score > best:
-        progress.best_score, progress.best_step, progress.since_best = score, progress.step, 0
+    known, best = not math.isnan(score), progress.best_score
+    if not progress.best_step or (known and (best is None or score > best)):  # the first one, whatever it is
+        progress.best_score, progress.best_step, progress.since_best = score if known else None, progress.step, 0
     else:
         progress.since_best += 1
     seconds = time.perf_counter() - begin

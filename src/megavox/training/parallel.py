@@ -56,7 +56,11 @@ class Ranks:
 
     def mean(self, value: float) -> float:
         """Mean of a number over ranks."""
-        return value if self.count == 1 else float(sum(self.gather([value])) / self.count)
+        if self.count == 1:
+            return value
+        tensor = torch.tensor([value], dtype=torch.float64, device=self.device)
+        dist.all_reduce(tensor)
+        return tensor.item() / self.count
 
     def any(self, flag: bool) -> bool:
         """Whether the flag is set on any rank."""
