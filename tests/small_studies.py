@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import multiprocessing
 import os
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -103,4 +102,4 @@ def packed_organs(base: Path) -> tuple[dict[str, Any], Path]:
 def environment() -> dict[str, str]:
     """For subprocesses: one thread, and nothing of a surrounding torchrun."""
     kept = {name: value for name, value in os.environ.items() if name not in ("RANK", "WORLD_SIZE", "LOCAL_RANK")}
-    return {**kept, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(filter(None, sys.path[:1]))}
+    return {**kept, "OMP_NUM_THREADS": "1"}

@@ -90,7 +90,7 @@ def test_moving_average_is_the_loop_over_all_weights(decay: float) -> None:
 def test_norms_and_biases_have_no_weight_decay() -> None:
     network = nn.Sequential(nn.Conv2d(1, 2, 3), nn.InstanceNorm2d(2, affine=True))
     for name in ("adam", "adamw", "sgd"):
-        groups = build_optimiser(network, OptimiserSection(name=name, weight_decay=0.1)).param_groups  # type: ignore[arg-type]
+        groups = build_optimiser(network, OptimiserSection(name=name, rate=0.1, weight_decay=0.1)).param_groups  # type: ignore[arg-type]
         decays = {id(p): group["weight_decay"] for group in groups for p in group["params"]}
         assert [decays[id(p)] for p in network.parameters()] == [0.1, 0, 0, 0]
 
@@ -221,9 +221,11 @@ def test_accumulating_gives_the_gradient_of_the_whole_batch(organs: Any, tmp_pat
                 return nn.functional.cross_entropy(output, target.long())
 
         training = replace(training, learner=Plain(None, [0.0]), validate=lambda network: [])
+        folder = RunFolder(tmp_path / str(parts))
+        folder.root.mkdir()
         with Stop() as stop:
-            train(training, RunFolder(tmp_path / str(parts)), ALONE, stop)
-        weights.append(load_file(RunFolder(tmp_path / str(parts)).step(2) / NETWORK))
+            train(training, folder, ALONE, stop)
+        weights.append(load_file(folder.step(2) / NETWORK))
     for name, value in weights[0].items():
         torch.testing.assert_close(value, weights[1][name], rtol=1e-4, atol=1e-6)
 
@@ -248,7 +250,7 @@ def test_the_probe_measures_and_leaves_the_network_alone(organs: Any) -> None:
 def test_a_budget_becomes_steps_that_repeat_the_run_exactly(organs: Any) -> None:
     data, folder = organs
     timed = {key: value for key, value in data["training"].items() if key != "steps"}
-    first = project_of({**data, "training": {**timed, "budget": "4s"}}, folder, "budget")
+    first = project_of({**data, "training": {**timed, "budget": "2s"}}, folder, "budget")
     trained = train_stage(first)
     steps = read_json(first.run.recipe)["study"]
     assert f"steps: {trained.progress.step}\n" in steps and "budget: null" in steps

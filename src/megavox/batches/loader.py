@@ -6,6 +6,7 @@ the job with the names of the cases that it was reading.
 
 from __future__ import annotations
 
+import signal
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -86,7 +87,8 @@ def batches(samples: Samples, *, first_step: int, steps: int, rank: int = 0, ran
     dataset = _MicroBatches(samples, rank, ranks, accumulate, workers)
     options: dict[str, Any] = {}
     if workers:
-        options = {"multiprocessing_context": "forkserver", "prefetch_factor": prefetch}
+        options = {"multiprocessing_context": "forkserver", "prefetch_factor": prefetch,
+                   "worker_init_fn": _leave_signals_to_training}
     loader = DataLoader(dataset, batch_size=None, sampler=range(first_step * accumulate, steps * accumulate),
                         num_workers=workers, pin_memory=pin, **options)
     try:
@@ -102,6 +104,12 @@ def batches(samples: Samples, *, first_step: int, steps: int, rank: int = 0, ran
         raise TrainingError(f"a loader worker died ({str(error).splitlines()[0]}) while it read {_reading(dataset)}",
                             where="batches", fix="If memory ran out, lower batches.workers or batches.prefetch; the "
                             "run continues from its last checkpoint") from None
+
+
+def _leave_signals_to_training(_worker: int) -> None:
+    """Ctrl-C and a batch queue signal every process of a job; the training decides when workers end."""
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):
+        signal.signal(number, signal.SIG_IGN)
 
 
 def _reading(dataset: _MicroBatches) -> str:

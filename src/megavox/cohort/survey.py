@@ -18,6 +18,7 @@ from megavox.cohort.case import Case, Catalogue, Rejected
 from megavox.cohort.drawn import drawn, one_mask_a_class
 from megavox.cohort.layouts.samples import evenly
 from megavox.core.errors import CohortError, ImageError
+from megavox.core.progress import track
 from megavox.images.formats import describe_image, read_image
 from megavox.images.image import COLOURS, Description
 from megavox.images.reorient import lps_geometry
@@ -163,7 +164,7 @@ def survey(catalogue: Catalogue, section: CohortSection, task: TaskSection, *, m
     chosen = evenly(catalogue.cases, most)
     described: list[tuple[Case, list[Description]]] = []
     rejected: list[Rejected] = []
-    for case in chosen:
+    for case in track(chosen, "looking", total=len(chosen)):
         try:
             described.append((case, [describe_image(_one_or_many(files)) for files in case.images]))
         except ImageError as error:

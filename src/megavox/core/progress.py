@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from functools import cache
 from typing import TYPE_CHECKING, TypeVar
 
@@ -26,6 +27,16 @@ def console() -> Console:
 def say(text: str) -> None:
     """One line for the person who watches."""
     console().print(text)
+
+
+@contextmanager
+def busy(title: str) -> Iterator[None]:
+    """Show on a terminal that something of unknown length is going on."""
+    if not console().is_terminal:
+        yield
+        return
+    with console().status(title):
+        yield
 
 
 def track(items: Iterable[T], title: str, total: int) -> Iterator[T]:

@@ -44,11 +44,6 @@ class Workspace:
         return self.root / "plan.json"
 
     @property
-    def tracebacks(self) -> Path:
-        """Folder of tracebacks of our own bugs."""
-        return self.root / "errors"
-
-    @property
     def report(self) -> Path:
         """The report's folder."""
         return self.root / "report"

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from megavox.core.errors import ImageError, UnsupportedImage
+from megavox.core.progress import track
 from megavox.images import dicom
 from megavox.images.dicom_header import SEGMENTATIONS, Header, has_mark, open_dataset, read_header
 from megavox.images.formats import FORMATS, format_of
@@ -57,7 +58,8 @@ def find_images(folder: Path) -> FoundImages:
     images: list[Found] = []
     unusable: list[tuple[Path, ImageError]] = []
     series: dict[tuple[object, ...], list[Header]] = defaultdict(list)
-    for path in _files(folder):
+    files = list(_files(folder))
+    for path in track(files, "searching", total=len(files)):
         found = format_of(path)
         try:
             if found is None:

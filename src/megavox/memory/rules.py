@@ -30,10 +30,12 @@ from megavox.memory.machine import Machine
 from megavox.study import AUTO, Study
 
 PATCH_VOXELS = {("cpu", 3): 48**3, ("gpu", 3): 128**3, ("cpu", 2): 256**2, ("gpu", 2): 512**2}
-BATCH_VOXELS = {("cpu", 3): 48**3 * 3 // 2, ("gpu", 3): 2 * 128**3, ("cpu", 2): 4 * 256**2, ("gpu", 2): 16 * 512**2}
+BATCH_VOXELS = {("cpu", 3): 48**3, ("gpu", 3): 2 * 128**3, ("cpu", 2): 4 * 256**2, ("gpu", 2): 16 * 512**2}
 BATCH_CASES = {"cpu": 16, "gpu": 32}
 MOST_PATCHES = 32
 FILTERS = {("unet", "cpu"): 16, ("unet", "gpu"): 32, ("resnet", "cpu"): 32, ("resnet", "gpu"): 64}
+RATES = {("adamw", "segment"): 3e-3, ("adamw", "classify"): 1e-3, ("adam", "segment"): 3e-3, ("adam", "classify"): 1e-3,
+         ("sgd", "segment"): 1e-2, ("sgd", "classify"): 1e-2}
 BUDGET_S = {"cpu": 20 * 60.0, "gpu": 2 * 3600.0}
 LARGEST_PICTURE = 224
 
@@ -162,6 +164,9 @@ def _training(study: Study, kind: str, machine: Machine) -> Iterable[Derived]:
     if training.steps == AUTO and training.budget is None:
         yield Derived("training.budget", BUDGET_S[kind], f"{BUDGET_S[kind] / 60:g} minutes on a {kind.upper()}; the "
                       "number of steps is fixed from the rate measured at the start")
+    if training.optimiser.rate == AUTO:
+        name, task = training.optimiser.name, study.task.kind
+        yield Derived("training.optimiser.rate", RATES[name, task], f"what {name} takes well to {task}")
     if training.device == AUTO:
         yield Derived("training.device", "cuda" if kind == "gpu" else "cpu",
                       f"this machine has {machine.gpus[0]}" if machine.gpus else "this machine has no GPU")
@@ -172,8 +177,9 @@ def _training(study: Study, kind: str, machine: Machine) -> Iterable[Derived]:
 
 
 def _shrunk(size: np.ndarray, multiple: int, most: int) -> list[int]:
-    """`size` rounded to multiples, then the longest side shortened until at most `most` voxels are left."""
-    sides = [max(multiple, multiple * int(np.ceil(n / multiple - 0.25))) for n in size]
+    """`size` in multiples, rounded down unless less than a quarter is missing; then the longest side is
+    shortened until at most `most` voxels are left."""
+    sides = [max(multiple, multiple * int(n / multiple + 0.25)) for n in size]
     while np.prod(sides) > most and max(sides) > multiple:
         longest = int(np.argmax(sides))
         sides[longest] -= multiple

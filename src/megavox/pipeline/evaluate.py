@@ -12,7 +12,7 @@ from megavox.cohort.case import Case
 from megavox.cohort.drawn import one_mask_a_class
 from megavox.core.errors import CohortError
 from megavox.core.files import plain, write_csv, write_json
-from megavox.core.progress import track
+from megavox.core.progress import busy, track
 from megavox.images.formats import read_image
 from megavox.images.geometry import Geometry
 from megavox.inference.cohort import CohortOutcome
@@ -52,8 +52,9 @@ def evaluate(project: Project) -> Evaluated:
     task = build_task(study.task, [])
     rows = (_segment_rows if study.task.kind == "segment" else _classify_rows)(project, task, cases, outcome)
     calibration = _calibration(project)
-    summary = task.summary(rows, seed=study.seed, resamples=study.evaluation.resamples,
-                           thresholds=calibration.get("thresholds"))
+    with busy("resampling subjects for intervals"):
+        summary = task.summary(rows, seed=study.seed, resamples=study.evaluation.resamples,
+                               thresholds=calibration.get("thresholds"))
     write_json(project.run.evaluation, {"summary": summary, "calibration": calibration, "rows": rows,
                                         "rejected": [asdict(one) for one in outcome.rejected]})
     write_csv(project.run.evaluation_cases, list(rows[0]), [plain(row) for row in rows])

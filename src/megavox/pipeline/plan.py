@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass
 
 from megavox.cohort.survey import Fingerprint
 from megavox.core.files import read_json, write_json
+from megavox.core.progress import busy
 from megavox.core.provenance import provenance
 from megavox.memory.machine import this_machine
 from megavox.memory.probe import Probe, probe
@@ -38,7 +39,8 @@ def plan(project: Project) -> Plan:
     found = derived_plan(project)
     with ranks(str(found.study.training.device)) as here:
         workshop = Workshop(project, found.study)
-        measured = probe(workshop.training(here, steps=100), here, PROBE_S)
+        with busy("measuring a training step"):
+            measured = probe(workshop.training(here, steps=100), here, PROBE_S)
     found = Plan(found.study, found.derived, measured)
     write_json(project.workspace.plan, {
         "study_hash": study_hash(project.study), "study": found.study.model_dump(mode="json"),

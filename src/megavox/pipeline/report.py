@@ -13,6 +13,7 @@ from megavox.cohort.drawn import one_mask_a_class
 from megavox.cohort.table import Entry
 from megavox.core.errors import MegavoxError, WorkspaceError
 from megavox.core.files import read_csv, read_json
+from megavox.core.progress import busy
 from megavox.images.formats import read_image
 from megavox.images.geometry import Geometry
 from megavox.images.image import Image
@@ -48,7 +49,8 @@ def report(project: Project) -> Path:
     if not project.run.evaluation.exists():
         raise WorkspaceError("this run was not evaluated yet", where=project.run.root,
                              fix="Run `megavox evaluate` first")
-    return write_report(project.workspace.report, content_of(project))
+    with busy("drawing the report"):
+        return write_report(project.workspace.report, content_of(project))
 
 
 def headlines(project: Project, summary: dict[str, Any]) -> list[Headline]:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 from megavox.core.errors import WorkspaceError
 from megavox.core.files import read_json, write_text
-from megavox.core.progress import say
+from megavox.core.progress import busy, say
 from megavox.memory.probe import probe, steps_in
 from megavox.pipeline.plan import derived_plan
 from megavox.pipeline.project import Project, study_hash
@@ -88,11 +88,12 @@ def _with_steps(workshop: Workshop, here: Ranks, begin: float) -> Study:
     budget = study.training.budget
     assert budget is not None, "the rules give steps or a budget"
     training = workshop.training(here, steps=10**6)
-    rate = probe(training, here, PROBE_SHARE * budget)
     few = workshop.part("validation")[:max(3, here.count)]
-    clock = time.perf_counter()
-    workshop.validation(here, few)(training.network)
-    each = (time.perf_counter() - clock) / len(few)
+    with busy("measuring the rate"):
+        rate = probe(training, here, PROBE_SHARE * budget)
+        clock = time.perf_counter()
+        workshop.validation(here, few)(training.network)
+        each = (time.perf_counter() - clock) / len(few)
     validation = here.mean(each) * len(workshop.part("validation"))
     steps = steps_in(budget, time.perf_counter() - begin, rate.step_s, validation, study.training.validations)
     if here.first:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 import shutil
+import signal
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
@@ -70,12 +71,15 @@ def _run(jobs: list[tuple[Any, ...]], workers: int) -> Iterator[tuple[Case, Outc
         finished: set[int] = set()
         try:
             context = multiprocessing.get_context("forkserver")
-            with ProcessPoolExecutor(max(1, min(workers, len(batch))), mp_context=context) as pool:
+            pool = ProcessPoolExecutor(max(1, min(workers, len(batch))), mp_context=context, initializer=_leave_signals)
+            try:
                 futures: dict[Future[Outcome], int] = {pool.submit(_one, job): n for n, job in enumerate(batch)}
                 for future in as_completed(futures):
                     outcome = future.result()
                     finished.add(futures[future])
                     yield batch[futures[future]][1], outcome
+            finally:
+                pool.shutdown(cancel_futures=True)  # after Ctrl-C only the cases begun are finished
         except BrokenProcessPool:
             if len(batch) == 1:
                 finished.add(0)
@@ -84,6 +88,10 @@ def _run(jobs: list[tuple[Any, ...]], workers: int) -> Iterator[tuple[Case, Outc
                 suspects = 2 * workers + 2
         suspects = max(0, suspects - len(finished)) if len(batch) == 1 else suspects
         todo = [job for n, job in enumerate(todo) if n not in finished]
+
+
+def _leave_signals() -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 def _killed(case: Case) -> Rejected:

@@ -318,7 +318,7 @@ class OptimiserSection(Section):
     """The optimiser and its schedule."""
 
     name: Literal["adam", "adamw", "sgd"] = "adamw"
-    rate: Annotated[float, Field(gt=0)] = Field(1e-3, description="highest learning rate")
+    rate: Annotated[float, Field(gt=0)] | Auto = Field(AUTO, description="highest learning rate")
     weight_decay: Annotated[float, Field(ge=0)] = 1e-2
     momentum: Fraction = Field(0.9, description="of sgd (Nesterov)")
     betas: tuple[float, float] = (0.9, 0.999)

@@ -144,7 +144,6 @@ class Stepper:
         """One optimiser step (counted from 0); returns its loss, averaged over ranks and micro-batches."""
         section, begin, waited, total = self.training.section, time.perf_counter(), 0.0, 0.0
         self.network.train()
-        torch.manual_seed(int(generator(self.training.seed, "dropout", step, self.ranks.rank).integers(2**62)))
         self.rate = learning_rate(step, self.steps, section.optimiser)
         for group in self.optimiser.param_groups:
             group["lr"] = self.rate
@@ -153,6 +152,8 @@ class Stepper:
             asked = time.perf_counter()
             batch = next(self._batches)
             waited += time.perf_counter() - asked
+            # After the batch came: a loader that starts draws from torch's generator.
+            torch.manual_seed(int(generator(self.training.seed, "dropout", step, part, self.ranks.rank).integers(2**62)))
             last = part == section.accumulate - 1
             wait = nullcontext() if last or self.ranks.count == 1 else self.network.no_sync()  # type: ignore[operator]
             with wait:

@@ -14,12 +14,13 @@ def build_optimiser(network: nn.Module, section: OptimiserSection) -> torch.opti
     """Adam, AdamW or SGD with Nesterov momentum; no weight decay on norms and biases."""
     decayed = [p for p in network.parameters() if p.requires_grad and p.ndim > 1]
     plain = [p for p in network.parameters() if p.requires_grad and p.ndim <= 1]
+    rate = float(section.rate)
     groups = [{"params": decayed, "weight_decay": section.weight_decay}, {"params": plain, "weight_decay": 0.0}]
     groups = [group for group in groups if group["params"]]
     if section.name == "sgd":
-        return torch.optim.SGD(groups, lr=section.rate, momentum=section.momentum, nesterov=section.momentum > 0)
+        return torch.optim.SGD(groups, lr=rate, momentum=section.momentum, nesterov=section.momentum > 0)
     kind = torch.optim.AdamW if section.name == "adamw" else torch.optim.Adam
-    return kind(groups, lr=section.rate, betas=section.betas)
+    return kind(groups, lr=rate, betas=section.betas)
 
 
 def learning_rate(step: int, steps: int, section: OptimiserSection) -> float:
@@ -28,15 +29,15 @@ def learning_rate(step: int, steps: int, section: OptimiserSection) -> float:
     It rises linearly over the first `warmup * steps` steps, then falls to zero: polynomial
     `(1 - t)^power` (Chen 2017, DeepLab) or half a cosine (Loshchilov 2017, SGDR).
     """
-    warm = round(section.warmup * steps)
+    warm, rate = round(section.warmup * steps), float(section.rate)
     if step < warm:
-        return section.rate * (step + 1) / warm
+        return rate * (step + 1) / warm
     t = (step - warm) / max(steps - warm, 1)
     if section.schedule == "constant":
-        return section.rate
+        return rate
     if section.schedule == "polynomial":
-        return section.rate * (1 - t) ** section.power
-    return section.rate * 0.5 * (1 + math.cos(math.pi * t))
+        return rate * (1 - t) ** section.power
+    return rate * 0.5 * (1 + math.cos(math.pi * t))
 
 
 class MovingAverage:
