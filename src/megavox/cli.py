@@ -228,7 +228,7 @@ def _tell_train(result: Any, project: Project) -> Iterable[str]:
 def _tell_evaluate(result: Any, project: Project) -> Iterable[str]:
     from megavox.pipeline.report import headlines
 
-    for one in headlines(project, result.summary):
+    for one in headlines(project, result.summary, result.calibrated):
         found = one.measured
         if found["value"] is None:
             yield f"{one.label}: undefined ({found['undefined']})"

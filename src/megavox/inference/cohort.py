@@ -110,7 +110,7 @@ def _predict_one(predictor: Predictor, case: Case, folder: Path, weights: str) -
            "input_hash": digest, "weights": weights, "run": predictor.recipe.run,
            "geometry": prediction.geometry.to_dict()}
     if prediction.labels is not None:
-        write_nifti(mask, prediction.labels, prediction.geometry)
+        write_nifti(mask, prediction.labels[None], prediction.geometry)
         row["voxels"] = {name: int((prediction.labels == number).sum())
                          for number, name in enumerate(predictor.task.classes, 1)}
     else:

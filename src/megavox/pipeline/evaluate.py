@@ -29,10 +29,12 @@ class Evaluated:
     Attributes:
         summary: the table of figures, see `measures.summary`.
         rows: one a case (classify) or a case and class (segment).
+        calibrated: whether every image has a spacing in mm; without it "mm" means pixels.
     """
 
     summary: dict[str, Any]
     rows: list[dict[str, Any]]
+    calibrated: bool
 
 
 def evaluate(project: Project) -> Evaluated:
@@ -55,10 +57,12 @@ def evaluate(project: Project) -> Evaluated:
     with busy("resampling subjects for intervals"):
         summary = task.summary(rows, seed=study.seed, resamples=study.evaluation.resamples,
                                thresholds=calibration.get("thresholds"))
-    write_json(project.run.evaluation, {"summary": summary, "calibration": calibration, "rows": rows,
-                                        "rejected": [asdict(one) for one in outcome.rejected]})
+    calibrated = all(row["geometry"]["calibrated"] for row in outcome.rows)
+    write_json(project.run.evaluation, {
+        "summary": summary, "calibration": calibration, "calibrated": calibrated, "rows": rows,
+        "rejected": [asdict(one) for one in outcome.rejected]})
     write_csv(project.run.evaluation_cases, list(rows[0]), [plain(row) for row in rows])
-    return Evaluated(plain(summary), plain(rows))
+    return Evaluated(plain(summary), plain(rows), calibrated)
 
 
 def _calibration(project: Project) -> dict[str, Any]:

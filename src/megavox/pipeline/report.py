@@ -53,11 +53,12 @@ def report(project: Project) -> Path:
         return write_report(project.workspace.report, content_of(project))
 
 
-def headlines(project: Project, summary: dict[str, Any]) -> list[Headline]:
-    """The few numbers that answer the study's question."""
+def headlines(project: Project, summary: dict[str, Any], calibrated: bool) -> list[Headline]:
+    """The few numbers that answer the study's question; lengths are in pixels where images have no mm."""
     kind = project.study.task.kind
     if kind == "segment":
-        found = [Headline(label, summary["all"][key]["mean"], unit) for label, key, unit in HEADLINES[kind]]
+        found = [Headline(label, summary["all"][key]["mean"], unit if calibrated or not unit else "pixels")
+                 for label, key, unit in HEADLINES[kind]]
         return found[:1] + [Headline(f"Dice {name}", summary["classes"][name]["dice"]["mean"])
                             for name in project.study.task.names[:4]] + found[1:]
     return [Headline(label, summary["headline"][key], unit) for label, key, unit in HEADLINES[kind]]
@@ -79,7 +80,8 @@ def content_of(project: Project) -> ReportContent:
     volumes = workspace.measures / "volumes.csv"
     return ReportContent(
         study_name=study.name, kind=kind, classes=study.task.names,
-        headline=headlines(project, evaluation["summary"]), cohort=_cohort_rows(project, entries),
+        headline=headlines(project, evaluation["summary"], evaluation["calibrated"]),
+        cohort=_cohort_rows(project, entries),
         parts=_parts(project, entries), derived=[vars(one) for one in derived_plan(project).derived],
         curve=[json.loads(line) for line in project.run.metrics.read_text().splitlines()],
         evaluation=evaluation["summary"], cases=_views(project, entries, case_rows), case_rows=case_rows,
@@ -94,6 +96,8 @@ def _known(row: dict[str, Any]) -> dict[str, Any]:
 
 def _notes(evaluation: dict[str, Any]) -> list[str]:
     calibration = evaluation["calibration"]
+    if not evaluation["calibrated"] and not calibration:
+        return ["Some images have no spacing in mm: what is called mm and mm³ here counts pixels."]
     if not calibration:
         return []
     thresholds = ", ".join(f"{value:.3f}" for value in calibration["thresholds"])
