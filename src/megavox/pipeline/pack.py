@@ -69,9 +69,11 @@ def pack(project: Project) -> Packed:
         one_mask_a_class=study.task.kind == "segment" and one_mask_a_class(study.cohort, study.task))
     cases = [case for case in catalogue.cases if case.name in records]
     bad += duplicates(cases, [records[case.name].pixel_hash for case in cases])
-    absolute = apply(study, derived).images.normalise in ("hu", "none")
-    odd = _outliers(cases, records, absolute)
-    bad, remarks = bad + (odd if absolute else []), remarks + ([] if absolute else [one.message for one in odd])
+    odd, remark = _outliers(cases, records)
+    if apply(study, derived).images.normalise in ("hu", "none"):
+        bad += odd
+    else:
+        remarks += remark
     rejected = [*catalogue.rejected, *bad]
     gone = {one.case for one in bad}
     cases = [case for case in cases if case.name not in gone]
@@ -124,17 +126,19 @@ def _discard_other_store(project: Project) -> None:
         write_json(marker, wanted)
 
 
-def _outliers(cases: list[Case], records: dict[str, Record], absolute: bool) -> list[Rejected]:
-    """Intensities far from the cohort's; they matter only where intensities are absolute."""
+def _outliers(cases: list[Case], records: dict[str, Record]) -> tuple[list[Rejected], list[str]]:
+    """Intensities far from the cohort's: what to set aside where they are absolute, else a remark."""
     statistics = [records[case.name].intensities[0] for case in cases]
-    found = []
-    for index, factor in outliers([one["p995"] - one["p005"] for one in statistics]):
-        case = cases[index]
-        text = f"The range of intensities of case {case.name} is {factor:.3g} times the cohort's median"
-        text += ("; Hounsfield units are absolute, so it is of another kind or badly scaled." if absolute else
-                 "; each image is normalised by itself, so it is kept.")
-        found.append(Rejected(case.name, case.subject, str(case.images[0][0]), "intensity", text))
-    return found
+    found = outliers([one["p995"] - one["p005"] for one in statistics])
+    if not found:
+        return [], []
+    rejected = [Rejected(cases[i].name, cases[i].subject, str(cases[i].images[0][0]), "intensity",
+                         f"The range of intensities is {factor:.3g} times the cohort's median. Hounsfield units are "
+                         "absolute, so this image is of another kind or badly scaled.") for i, factor in found]
+    factors = sorted(factor for _, factor in found)
+    return rejected, [f"{len(found)} images have a range of intensities {factors[0]:.3g} to {factors[-1]:.3g} times the "
+                      f"cohort's median, e.g. {cases[found[0][0]].name}; each image is normalised by itself, so they "
+                      "are kept"]
 
 
 def _split(study: Study, cases: list[Case], records: dict[str, Record]) -> list[Entry]:

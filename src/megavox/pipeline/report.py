@@ -101,7 +101,7 @@ def _notes(evaluation: dict[str, Any]) -> list[str]:
     if not calibration:
         return []
     thresholds = ", ".join(f"{value:.3f}" for value in calibration["thresholds"])
-    text = f"Probabilities are softened by the temperature {calibration['temperature']:.3f}"
+    text = f"Probabilities are rescaled by the temperature {calibration['temperature']:.3f}"
     text += f" and decisions are taken at {thresholds}" if thresholds else ""
     return [f"{text}; both were chosen on the validation cases, never on the test cases."]
 

@@ -115,7 +115,7 @@ def _bland_altman(axes: Axes, pairs: np.ndarray) -> None:
     room = 0.06 * np.ptp(mean) or 0.5 * mean.max()
     axes.set_xlim(mean.min() - room, mean.max() + room)
     for axis in (axes.xaxis, axes.yaxis):
-        axis.set_major_locator(MaxNLocator(5))
+        axis.set_major_locator(MaxNLocator(4 if axis is axes.yaxis else 2))
         axis.set_major_formatter(FuncFormatter(lambda value, _: plain_number(value)))
 
 
