@@ -12,7 +12,6 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from save_and_die import BEST, STEPS, parts, save, train_to
-from small_studies import environment
 from torch import nn
 
 from megavox.core.errors import CheckpointError
@@ -31,6 +30,7 @@ from megavox.training.checkpoint import (
     save_checkpoint,
 )
 from megavox.training.optimiser import MovingAverage
+from small_studies import environment
 
 
 def loads(path: Path) -> int:

@@ -14,7 +14,6 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.torch import load_file
-from small_studies import changed, packed_organs, project_of
 from torch import nn
 
 from megavox.batches.samples import Sample, Samples
@@ -31,6 +30,7 @@ from megavox.training.loop import Training, checkpoint_steps, train, validation_
 from megavox.training.optimiser import MovingAverage, build_optimiser, learning_rate
 from megavox.training.parallel import Ranks
 from megavox.training.signals import Stop
+from small_studies import changed, packed_organs, project_of
 
 ALONE = Ranks(0, 1, torch.device("cpu"))
 

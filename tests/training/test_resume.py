@@ -15,7 +15,6 @@ from typing import Any
 
 import pytest
 import torch
-from small_studies import UNET, changed, environment, packed_organs, project_of
 
 from megavox.core.workspace import DONE, RunFolder
 from megavox.pipeline.plan import derived_plan
@@ -26,6 +25,7 @@ from megavox.training.checkpoint import AVERAGED, NETWORK, OPTIMISER, complete_c
 from megavox.training.loop import train
 from megavox.training.parallel import Ranks
 from megavox.training.signals import Stop, Stopped
+from small_studies import UNET, changed, environment, packed_organs, project_of
 
 ALONE = Ranks(0, 1, torch.device("cpu"))
 STEPS = 6

@@ -82,8 +82,7 @@ def sample_patch(read: Read, matrix: np.ndarray, centre: np.ndarray, patch: Sequ
     result = np.empty((len(box), *patch), box.dtype)
     for channel, values in enumerate(box):
         ndimage.affine_transform(values, matrix, first, tuple(patch), output=result[channel], order=order,
-                                 mode="grid-constant" if order else "constant", cval=float(outside[channel]),
-                                 prefilter=False)
+                                 mode="grid-constant", cval=float(outside[channel]), prefilter=False)
     return result
 
 

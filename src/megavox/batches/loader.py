@@ -89,21 +89,34 @@ def batches(samples: Samples, *, first_step: int, steps: int, rank: int = 0, ran
     if workers:
         options = {"multiprocessing_context": "forkserver", "prefetch_factor": prefetch,
                    "worker_init_fn": _leave_signals_to_training}
-    loader = DataLoader(dataset, batch_size=None, sampler=range(first_step * accumulate, steps * accumulate),
-                        num_workers=workers, pin_memory=pin, **options)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="This DataLoader will create")  # a user's choice of workers
+        made = iter(DataLoader(
+            dataset, batch_size=None, sampler=range(first_step * accumulate, steps * accumulate), num_workers=workers,
+            pin_memory=pin, generator=torch.Generator(), **options))  # else it would draw from torch's own generator
+    died = ""
     try:
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", message="This DataLoader will create")  # a user's choice of workers
-            for batch in loader:
-                if isinstance(batch, MegavoxError):
-                    raise batch
-                yield batch
-    except RuntimeError as error:
-        if "DataLoader worker" not in str(error):
+        for batch in made:
+            if isinstance(batch, MegavoxError):
+                raise batch
+            yield batch
+    except (RuntimeError, OSError, EOFError) as error:
+        if not _is_of_a_dead_worker(error):
             raise
-        raise TrainingError(f"a loader worker died ({str(error).splitlines()[0]}) while it read {_reading(dataset)}",
+        died = str(error).splitlines()[0]
+    finally:
+        del made  # ends the workers now; an error that is on its way would keep them
+    if died:
+        raise TrainingError(f"a loader worker died ({died}) while it read {_reading(dataset)}",
                             where="batches", fix="If memory ran out, lower batches.workers or batches.prefetch; the "
-                            "run continues from its last checkpoint") from None
+                            "run continues from its last checkpoint")
+
+
+def _is_of_a_dead_worker(error: Exception) -> bool:
+    """Whether torch says so, or the pipe to a worker broke; an error raised in a worker is neither."""
+    if isinstance(error, RuntimeError):
+        return any(words in str(error) for words in ("exited unexpectedly", "is killed by signal"))
+    return isinstance(error, (ConnectionError, EOFError))
 
 
 def _leave_signals_to_training(_worker: int) -> None:

@@ -16,7 +16,8 @@ import numpy as np
 from megavox.core.randomness import generator
 from megavox.study.sections import AugmentSection
 
-AXES = {"left-right": -1, "front-back": -2, "up-down": -3}  # array axes after images are brought to LPS
+AXES = {"left-right": -1, "front-back": -2, "up-down": -3}  # array axes after images are brought to LPS;
+# of a picture both of the latter are the rows, whichever way it was taken
 
 
 @dataclass(frozen=True)
@@ -84,7 +85,7 @@ def draw_augmentation(rng: np.random.Generator, section: AugmentSection, spacing
     """All parameters of one sample, drawn in a fixed order."""
     dims = len(patch)
     flips = [bool(rng.random() < 0.5) for _ in range(dims)]
-    allowed = {dims + AXES[name] for name in section.mirror if dims + AXES[name] >= 0}
+    allowed = {max(dims + AXES[name], 0) for name in section.mirror}
     use = {name: bool(rng.random() < getattr(section, name + "_p"))
            for name in ("affine", "intensity", "gamma", "noise", "blur", "low_resolution")}
     affine, shift = _draw_affine(rng, section, spacing_mm, patch) if use["affine"] else (None, (0.0,) * dims)

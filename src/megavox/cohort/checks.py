@@ -25,13 +25,18 @@ def duplicates(cases: Sequence[Case], hashes: Sequence[str]) -> list[Rejected]:
     for group in groups.values():
         if len(group) < 2:
             continue
-        conflict = len({(case.labels, case.unknown) for case in group}) > 1
+        conflict = len({_target(case) for case in group}) > 1
         for case in group if conflict else group[1:]:
             other = next(c for c in group if c is not case)
             text = f"The image has the same voxels as that of case {other.name} (subject {other.subject})"
             text += " and another target; neither can be trusted." if conflict else "; the first is kept."
             rejected.append(Rejected(case.name, case.subject, str(case.images[0][0]), "duplicate", text))
     return rejected
+
+
+def _target(case: Case) -> tuple[frozenset[str] | None, frozenset[str]]:
+    """What a case's target says, in whatever order its classes are named."""
+    return None if case.labels is None else frozenset(case.labels), frozenset(case.unknown)
 
 
 def outliers(ranges: Sequence[float]) -> list[tuple[int, float]]:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import csv
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import unquote
 
 from megavox.cohort.case import Case, Files
+from megavox.core.errors import WorkspaceError
 from megavox.core.files import read_csv, write_csv
 
 COLUMNS = ("case", "subject", "session", "part", "key", "target", "unknown", "shape", "spacing_mm", "remarks",
@@ -28,32 +30,49 @@ class Entry:
 
 
 def write_cohort(path: Path, entries: Sequence[Entry]) -> None:
-    """Write cohort.csv. Channels are separated by `|`, the files of a series by `;`."""
+    """Write cohort.csv.
+
+    Channels are separated by `|`, the files of a series and classes by `;`. These two, and `%`, are
+    written as in a web address (`%7C`, `%3B`, `%25`) where they stand in a name.
+    """
     write_csv(path, COLUMNS, [{
         "case": e.case.name, "subject": e.case.subject, "session": e.case.session, "part": e.part, "key": e.key,
-        "target": "-" if e.case.labels is None else ";".join(e.case.labels), "unknown": ";".join(e.case.unknown),
+        "target": "-" if e.case.labels is None else _joined(e.case.labels), "unknown": _joined(e.case.unknown),
         "shape": e.shape, "spacing_mm": e.spacing_mm, "remarks": e.remarks,
-        "images": "|".join(";".join(map(str, files)) for files in e.case.images),
-        "masks": ";".join(map(str, e.case.masks))} for e in entries])
+        "images": "|".join(_joined(files) for files in e.case.images),
+        "masks": _joined(e.case.masks)} for e in entries])
 
 
 def read_cohort(path: Path) -> list[Entry]:
     """Read cohort.csv.
 
     Raises:
-        WorkspaceError: nothing was packed.
+        WorkspaceError: nothing was packed, or a row of the table lacks a column.
     """
     csv.field_size_limit(min(sys.maxsize, 2**31 - 1))  # a series of a thousand files is one field
+    rows = read_csv(path)
+    for number, row in enumerate(rows, 2):
+        lacking = [name for name in COLUMNS if row.get(name) is None]
+        if lacking:
+            raise WorkspaceError(f"line {number} has nothing in the columns {', '.join(lacking)}", where=path,
+                                 fix="Run `megavox pack` again, which writes this table")
     return [Entry(_case(row), row["key"], row["part"], row["shape"], row["spacing_mm"], row["remarks"])
-            for row in read_csv(path)]
+            for row in rows]
 
 
 def _case(row: Mapping[str, str]) -> Case:
     return Case(row["case"], row["subject"], row["session"],
                 images=tuple(_files(channel) for channel in row["images"].split("|")), masks=_files(row["masks"]),
-                labels=None if row["target"] == "-" else tuple(part for part in row["target"].split(";") if part),
-                unknown=tuple(part for part in row["unknown"].split(";") if part))
+                labels=None if row["target"] == "-" else _parted(row["target"]), unknown=_parted(row["unknown"]))
+
+
+def _joined(names: Iterable[object]) -> str:
+    return ";".join(str(name).replace("%", "%25").replace(";", "%3B").replace("|", "%7C") for name in names)
+
+
+def _parted(text: str) -> tuple[str, ...]:
+    return tuple(unquote(part) for part in text.split(";") if part)
 
 
 def _files(text: str) -> Files:
-    return tuple(Path(part) for part in text.split(";") if part)
+    return tuple(map(Path, _parted(text)))

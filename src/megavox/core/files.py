@@ -56,8 +56,8 @@ def whole_file(path: Path, suffix: str = "") -> Iterator[Path]:
         path: the final name. Its folder is made if need be.
         suffix: suffix of the temporary name, for writers that go by it (`.nii.gz`).
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
     with disk_errors(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
         handle, name = tempfile.mkstemp(prefix=TEMPORARY, suffix=suffix, dir=path.parent)
         os.close(handle)
         temporary = Path(name)
@@ -75,9 +75,13 @@ def whole_file(path: Path, suffix: str = "") -> Iterator[Path]:
 
 @contextmanager
 def whole_folder(path: Path) -> Iterator[Path]:
-    """Yield a temporary folder beside `path`; on success it is synced and takes `path`'s place."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+    """Yield a temporary folder beside `path`; on success it is synced and takes `path`'s place.
+
+    A folder that stood there is moved aside whole first: whoever is killed in between leaves nothing
+    under the name, never a part.
+    """
     with disk_errors(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
         temporary = Path(tempfile.mkdtemp(prefix=TEMPORARY, dir=path.parent))
         try:
             yield temporary
@@ -107,7 +111,7 @@ def remove_unfinished(folder: Path) -> None:
             path.unlink(missing_ok=True)
 
 
-def write_bytes(path: Path, data: bytes) -> None:
+def write_bytes(path: Path, data: bytes | memoryview) -> None:
     """Write `data` to `path`, whole or not at all."""
     with whole_file(path) as temporary:
         temporary.write_bytes(data)
@@ -149,19 +153,27 @@ def write_csv(path: Path, columns: Sequence[str], rows: Iterable[Mapping[str, An
 
 
 def read_csv(path: Path) -> list[dict[str, str]]:
-    """Read a CSV file as a list of rows; every value is a string."""
+    """Read a CSV file as a list of rows; every value is a string.
+
+    Raises:
+        WorkspaceError: the file is not there or is damaged.
+    """
     try:
         with path.open(newline="", encoding="utf-8-sig") as stream:
             return list(csv.DictReader(stream))
     except FileNotFoundError:
         raise WorkspaceError("this file is not there", where=path,
                              fix="Run the stage that makes it first") from None
+    except (csv.Error, UnicodeDecodeError) as error:
+        raise WorkspaceError(f"the file is damaged ({error})", where=path,
+                             fix="Remove it and run the stage that makes it again") from None
 
 
 def write_array(path: Path, array: np.ndarray) -> None:
     """Write an array as .npy, whole or not at all."""
-    with whole_file(path) as temporary, temporary.open("wb") as stream:
-        np.save(stream, array, allow_pickle=False)
+    data = io.BytesIO()  # NumPy's own write to a file hides that the disk is full
+    np.save(data, array, allow_pickle=False)
+    write_bytes(path, data.getbuffer())
 
 
 def read_array(path: Path) -> np.ndarray:

@@ -15,8 +15,10 @@ def generator(seed: int, *address: int | str) -> np.random.Generator:
     """A generator that depends on `seed` and `address` alone.
 
     Philox (Salmon et al. 2011, "Parallel random numbers: as easy as 1, 2, 3") keyed by a
-    BLAKE2b hash of the address: equal on every machine, process and thread.
+    BLAKE2b hash of the address: equal on every machine, process and thread. Parts of an address are
+    compared as text, so 1 is "1"; they must not hold a "/", which parts them.
     """
+    assert not any("/" in str(part) for part in address), address
     text = "/".join([str(int(seed)), *(str(part) for part in address)])
     key = hashlib.blake2b(text.encode(), digest_size=16).digest()
     return np.random.Generator(np.random.Philox(key=int.from_bytes(key, "little")))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import multiprocessing
-import shutil
 import signal
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
@@ -16,7 +15,7 @@ from megavox.core.errors import ImageError
 from megavox.core.files import remove_unfinished, write_json
 from megavox.core.progress import track
 from megavox.images.prepare import Preparation
-from megavox.store.layout import RECORD, Record
+from megavox.store.layout import Record
 from megavox.store.pack import case_key, pack_case
 from megavox.store.read import INDEX
 
@@ -102,13 +101,6 @@ def _killed(case: Case) -> Rejected:
 def _one(job: tuple[Any, ...]) -> Outcome:
     folder, case, *settings = job
     try:
-        if not (folder / RECORD).exists():
-            _clear(folder)
         return pack_case(folder, case, *settings)
     except ImageError as error:
-        _clear(folder)
         return Rejected.from_error(error, case.name, case.subject, "" if error.where else str(case.images[0][0]))
-
-
-def _clear(folder: Path) -> None:
-    shutil.rmtree(folder, ignore_errors=True)

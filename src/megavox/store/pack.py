@@ -11,7 +11,7 @@ import numpy as np
 from megavox.cohort.case import Case
 from megavox.cohort.drawn import drawn
 from megavox.core.errors import LabelError
-from megavox.core.files import read_json, write_array, write_json
+from megavox.core.files import read_json, whole_folder, write_array, write_json
 from megavox.core.randomness import generator
 from megavox.images.check import check_image, check_mask_on_grid, mask_classes
 from megavox.images.formats import read_image
@@ -89,6 +89,7 @@ def pack_case(folder: Path, case: Case, preparation: Preparation, task: Any, see
 
     Raises:
         ImageError: the case is unusable.
+        MachineError: the disk is full.
     """
     if (folder / RECORD).exists():
         return Record.from_dict(read_json(folder / RECORD))
@@ -105,18 +106,18 @@ def pack_case(folder: Path, case: Case, preparation: Preparation, task: Any, see
     else:
         classes, unknown = class_numbers(case, task)
     array = smallest_exact(image.array)
-    folder.mkdir(parents=True, exist_ok=True)
-    write_arrays(folder, array, mask, image.geometry)
-    if positions is not None:
-        write_array(folder / POSITIONS, positions)
-    record = Record(
-        key=folder.name, shape=array.shape, geometry=image.geometry, original=original.geometry,
-        intensities=intensity_statistics(array, foreground), pixel_hash=pixel_hash(original.array),
-        voxels=() if mask is None else tuple(int((mask == k).sum()) for k in range(1, len(task.classes) + 1)),
-        classes=classes, unknown=unknown,
-        bytes=tuple((path.relative_to(folder).as_posix(), path.stat().st_size) for path in shard_files(folder)),
-        remarks=tuple(str(note) for note in [original.meta.get("notes")] if note))
-    write_json(folder / RECORD, record.to_dict())
+    with whole_folder(folder) as temporary:
+        write_arrays(temporary, array, mask, image.geometry)
+        if positions is not None:
+            write_array(temporary / POSITIONS, positions)
+        record = Record(
+            key=folder.name, shape=array.shape, geometry=image.geometry, original=original.geometry,
+            intensities=intensity_statistics(array, foreground), pixel_hash=pixel_hash(original.array),
+            voxels=() if mask is None else tuple(int((mask == k).sum()) for k in range(1, len(task.classes) + 1)),
+            classes=classes, unknown=unknown, bytes=tuple(
+                (path.relative_to(temporary).as_posix(), path.stat().st_size) for path in shard_files(temporary)),
+            remarks=tuple(str(note) for note in [original.meta.get("notes")] if note))
+        write_json(temporary / RECORD, record.to_dict())
     return record
 
 

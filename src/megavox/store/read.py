@@ -29,14 +29,26 @@ class Store:
 
     Raises:
         WorkspaceError: nothing was packed there.
+        StoreError: the index is damaged.
     """
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.records = {row["key"]: Record.from_dict(row) for row in read_json(folder / INDEX)["records"]}
+        try:
+            self.records = {row["key"]: Record.from_dict(row) for row in read_json(folder / INDEX)["records"]}
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise StoreError(f"the index is damaged ({type(error).__name__}: {error})", where=folder / INDEX,
+                             fix="Run `megavox pack` again, which writes it") from None
 
     def reader(self, key: str, name: str) -> CaseReader:
-        """A reader of one case; `name` is what errors call it."""
+        """A reader of one case; `name` is what errors call it.
+
+        Raises:
+            StoreError: the index does not know the case.
+        """
+        if key not in self.records:
+            raise StoreError(f"there is no packed case {key} in the index", where=f"{name} ({self.folder / INDEX})",
+                             fix="Run `megavox pack` again")
         return CaseReader(self.folder / key, self.records[key], name)
 
 
@@ -54,29 +66,46 @@ class CaseReader:
 
     def image(self, start: Sequence[int], stop: Sequence[int]) -> np.ndarray:
         """Voxels `[start, stop)` of all channels, `(C, ...)`, in stored units."""
-        return self._read(self._image, (slice(None), *map(slice, start, stop)))
+        return self._read(IMAGE, self._image, (slice(None), *map(slice, start, stop)))
 
     def mask(self, start: Sequence[int], stop: Sequence[int]) -> np.ndarray:
         """Class numbers `[start, stop)`, uint8."""
-        return self._read(self._mask, tuple(map(slice, start, stop)))
+        return self._read(MASK, self._mask, tuple(map(slice, start, stop)))
 
     @cached_property
     def positions(self) -> np.ndarray:
         """Up to 10,000 voxels of each class: `(N, 1 + dims)`, class first."""
         try:
             return read_array(self.folder / POSITIONS)
-        except (OSError, ValueError, EOFError) as error:
+        except Exception as error:  # NumPy's parser of a damaged header raises almost anything
             raise self._damaged(f"{POSITIONS} cannot be read ({error})") from None
 
     @cached_property
     def _image(self) -> zarr.Array:
-        return self._open(IMAGE)
+        return self._open(IMAGE, self.record.shape)
 
     @cached_property
     def _mask(self) -> zarr.Array:
-        return self._open(MASK)
+        return self._open(MASK, self.record.shape[1:])
 
-    def _open(self, name: str) -> zarr.Array:
+    def _open(self, name: str, shape: tuple[int, ...]) -> zarr.Array:
+        try:
+            array = zarr.open_array(str(self.folder / name), mode="r", zarr_format=3)
+            shard = f"{name}/{array.metadata.encode_chunk_key((0,) * array.ndim)}"
+        except Exception as error:  # zarr has no common base class for what it raises on damage
+            raise self._damaged(f"{name}: {error}") from None
+        if array.shape != shape or shard not in dict(self.record.bytes):
+            raise self._damaged(f"{name}: shape {array.shape} with its voxels in {shard} is not what was packed")
+        return array
+
+    def _read(self, name: str, array: zarr.Array, box: tuple[slice, ...]) -> np.ndarray:
+        self._check_files(name)  # each time: for a file that is gone zarr would give zeros
+        try:
+            return np.asarray(array[box])
+        except Exception as error:  # checksum, codec and index errors of several libraries
+            raise self._damaged(f"{name}: {type(error).__name__}: {error}") from None
+
+    def _check_files(self, name: str) -> None:
         for file, size in self.record.bytes:
             if not file.startswith(f"{name}/"):
                 continue
@@ -85,16 +114,6 @@ class CaseReader:
             if found != size:
                 raise self._damaged(f"{file} is missing" if found is None else
                                     f"{file} has {found} bytes and should have {size}")
-        try:
-            return zarr.open_array(str(self.folder / name), mode="r", zarr_format=3)
-        except Exception as error:  # zarr has no common base class for what it raises on damage
-            raise self._damaged(f"{name}: {error}") from None
-
-    def _read(self, array: zarr.Array, box: tuple[slice, ...]) -> np.ndarray:
-        try:
-            return np.asarray(array[box])
-        except Exception as error:  # checksum, codec and index errors of several libraries
-            raise self._damaged(f"{array.basename}: {type(error).__name__}: {error}") from None
 
     def _damaged(self, what: str) -> StoreError:
         return StoreError(f"the packed case is damaged: {what}", where=f"{self.name} ({self.folder})",
