@@ -6,7 +6,6 @@ the job with the names of the cases that it was reading.
 
 from __future__ import annotations
 
-import signal
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -18,6 +17,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from megavox.batches.samples import Samples
 from megavox.core.errors import MegavoxError, TrainingError
+from megavox.core.processes import worker_context
 
 
 @dataclass
@@ -87,8 +87,7 @@ def batches(samples: Samples, *, first_step: int, steps: int, rank: int = 0, ran
     dataset = _MicroBatches(samples, rank, ranks, accumulate, workers)
     options: dict[str, Any] = {}
     if workers:
-        options = {"multiprocessing_context": "forkserver", "prefetch_factor": prefetch,
-                   "worker_init_fn": _leave_signals_to_training}
+        options = {"multiprocessing_context": worker_context(), "prefetch_factor": prefetch}
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="This DataLoader will create")  # a user's choice of workers
         made = iter(DataLoader(
@@ -117,12 +116,6 @@ def _is_of_a_dead_worker(error: Exception) -> bool:
     if isinstance(error, RuntimeError):
         return any(words in str(error) for words in ("exited unexpectedly", "is killed by signal"))
     return isinstance(error, (ConnectionError, EOFError))
-
-
-def _leave_signals_to_training(_worker: int) -> None:
-    """Ctrl-C and a batch queue signal every process of a job; the training decides when workers end."""
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):
-        signal.signal(number, signal.SIG_IGN)
 
 
 def _reading(dataset: _MicroBatches) -> str:

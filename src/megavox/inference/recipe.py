@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from megavox.batches.parameters import AXES
 from megavox.core.files import read_json, write_json
 from megavox.images.prepare import Preparation
 from megavox.study import Study, parse_study, show_study
@@ -46,9 +47,8 @@ class Recipe:
     @property
     def mirror(self) -> tuple[int, ...]:
         """Axes over which predictions are averaged: those mirrored in training, if asked for."""
-        axes = {"left-right": -1, "front-back": -2, "up-down": -3}
         names = self.study.batches.augment.mirror if self.study.inference.mirror else []
-        return tuple(axes[name] for name in names if -axes[name] <= self.preparation.spatial_dims)
+        return tuple(sorted({max(AXES[name], -self.preparation.spatial_dims) for name in names}))
 
     def write(self, path: Path) -> None:
         """Write run.json."""

@@ -136,9 +136,9 @@ def _outliers(cases: list[Case], records: dict[str, Record]) -> tuple[list[Rejec
                          f"The range of intensities is {factor:.3g} times the cohort's median. Hounsfield units are "
                          "absolute, so this image is of another kind or badly scaled.") for i, factor in found]
     factors = sorted(factor for _, factor in found)
-    return rejected, [f"{len(found)} images have a range of intensities {factors[0]:.3g} to {factors[-1]:.3g} times the "
-                      f"cohort's median, e.g. {cases[found[0][0]].name}; each image is normalised by itself, so they "
-                      "are kept"]
+    return rejected, [f"{len(found)} images have a range of intensities {factors[0]:.3g} to {factors[-1]:.3g} times "
+                      f"the cohort's median, e.g. {cases[found[0][0]].name}; each image is normalised by itself, so "
+                      "they are kept"]
 
 
 def _split(study: Study, cases: list[Case], records: dict[str, Record]) -> list[Entry]:

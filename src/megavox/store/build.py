@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import multiprocessing
-import signal
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
@@ -13,6 +11,7 @@ from typing import Any
 from megavox.cohort.case import Case, Rejected
 from megavox.core.errors import ImageError
 from megavox.core.files import remove_unfinished, write_json
+from megavox.core.processes import let_be_terminated, worker_context
 from megavox.core.progress import track
 from megavox.images.prepare import Preparation
 from megavox.store.layout import Record
@@ -69,8 +68,8 @@ def _run(jobs: list[tuple[Any, ...]], workers: int) -> Iterator[tuple[Case, Outc
         batch = todo[:1] if suspects else todo
         finished: set[int] = set()
         try:
-            context = multiprocessing.get_context("forkserver")
-            pool = ProcessPoolExecutor(max(1, min(workers, len(batch))), mp_context=context, initializer=_leave_signals)
+            pool = ProcessPoolExecutor(max(1, min(workers, len(batch))), mp_context=worker_context(),
+                                       initializer=let_be_terminated)
             try:
                 futures: dict[Future[Outcome], int] = {pool.submit(_one, job): n for n, job in enumerate(batch)}
                 for future in as_completed(futures):
@@ -87,10 +86,6 @@ def _run(jobs: list[tuple[Any, ...]], workers: int) -> Iterator[tuple[Case, Outc
                 suspects = 2 * workers + 2
         suspects = max(0, suspects - len(finished)) if len(batch) == 1 else suspects
         todo = [job for n, job in enumerate(todo) if n not in finished]
-
-
-def _leave_signals() -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 def _killed(case: Case) -> Rejected:

@@ -153,7 +153,8 @@ class Stepper:
             batch = next(self._batches)
             waited += time.perf_counter() - asked
             # After the batch came: a loader that starts draws from torch's generator.
-            torch.manual_seed(int(generator(self.training.seed, "dropout", step, part, self.ranks.rank).integers(2**62)))
+            address = ("dropout", step, part, self.ranks.rank)
+            torch.manual_seed(int(generator(self.training.seed, *address).integers(2**62)))
             last = part == section.accumulate - 1
             wait = nullcontext() if last or self.ranks.count == 1 else self.network.no_sync()  # type: ignore[operator]
             with wait:
