@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from megavox.cohort.case import Case, Rejected
-from megavox.core.errors import ImageError, UnreadableImage
+from megavox.core.errors import ImageError, UnreadableImage, WorkspaceError
 from megavox.core.files import file_hash, read_json, remove_unfinished, text_hash, write_csv, write_json
 from megavox.core.progress import track
 from megavox.core.provenance import provenance
@@ -97,10 +97,9 @@ def _predict_one(predictor: Predictor, case: Case, folder: Path, weights: str) -
     clock = _Clock()
     files = [path for channel in case.images for path in channel]
     digest = text_hash("".join(map(file_hash, files))) if all(path.exists() for path in files) else ""
-    if record.exists() and (predictor.task.kind == "classify" or mask.exists()):
-        row = read_json(record)
-        if row["weights"] == weights and row["input_hash"] == digest:
-            return row
+    done = _done_before(record, mask)
+    if done and done["weights"] == weights and done["input_hash"] == digest:
+        return done
     clock.lap("hash")
     image = read_channels(case, predictor.recipe.preparation.grey)
     clock.lap("read")
@@ -111,6 +110,7 @@ def _predict_one(predictor: Predictor, case: Case, folder: Path, weights: str) -
            "geometry": prediction.geometry.to_dict()}
     if prediction.labels is not None:
         write_nifti(mask, prediction.labels[None], prediction.geometry)
+        row["output_hash"] = file_hash(mask)
         row["voxels"] = {name: int((prediction.labels == number).sum())
                          for number, name in enumerate(predictor.task.classes, 1)}
     else:
@@ -123,6 +123,17 @@ def _predict_one(predictor: Predictor, case: Case, folder: Path, weights: str) -
     row["provenance"] = provenance(str(predictor.recipe.provenance.get("study_hash", "")), predictor.recipe.study.seed)
     write_json(record, row)
     return read_json(record)
+
+
+def _done_before(record: Path, mask: Path) -> dict[str, Any] | None:
+    """The record of a finished case: whole, and its mask (if it has one) as it was written."""
+    try:
+        row = read_json(record)
+    except WorkspaceError:
+        return None
+    if "output_hash" in row and not (mask.exists() and file_hash(mask) == row["output_hash"]):
+        return None
+    return row
 
 
 def decide(probabilities: np.ndarray, predictor: Predictor) -> list[str]:

@@ -1,0 +1,122 @@
+"""Predicting folders: geometry, series, restarts at any point, and what is half-written."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import nibabel
+import numpy as np
+import pytest
+
+from megavox.core.files import file_hash
+from megavox.images.geometry import Geometry
+from megavox.images.nifti import write_nifti
+from megavox.images.resample import resample_to_grid
+from megavox.inference.predictor import labels_on_grid
+from megavox.phantoms import organ
+from megavox.pipeline.predict import predict
+from megavox.pipeline.project import Project
+from megavox.pipeline.train import train
+from small_studies import environment, packed_organs, project_of
+
+TURNED = (0.9363, -0.2896, 0.1987, 0.3130, 0.9447, -0.0978, -0.1593, 0.1538, 0.9752)
+
+# Runs a prediction and kills itself at the k-th rename, which is where every output comes to be.
+DIE = """
+import os, pathlib, signal, sys
+left = int(sys.argv.pop(1))
+rename = pathlib.Path.replace
+def counted(self, target):
+    global left
+    left -= 1
+    if left == 0:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return rename(self, target)
+pathlib.Path.replace = counted
+from megavox.cli import main
+sys.exit(main(sys.argv[1:]))
+"""
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory: pytest.TempPathFactory) -> Project:
+    data, folder = packed_organs(tmp_path_factory.mktemp("predict"))
+    found = project_of(data, folder, "predicting")
+    train(found)
+    return found
+
+
+@pytest.fixture(scope="module")
+def incoming(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("incoming")
+    for number in range(3):
+        phantom = organ(9, number)
+        write_nifti(folder / f"visit{number}.nii.gz", phantom.image[None], phantom.geometry)
+    tilted = Geometry((20, 24, 18), (2.0, 1.7, 2.4), (-30.0, 12.5, 80.0), TURNED)
+    write_nifti(folder / "sub" / "visit0.nii.gz", np.random.default_rng(0).integers(0, 900, (1, 18, 24, 20), "int16"),
+                tilted)
+    return folder
+
+
+def hashes(folder: Path) -> dict[str, str]:
+    return {path.name: file_hash(path) for path in sorted(folder.glob("*.nii.gz"))}
+
+
+def test_masks_lie_where_their_images_lie(project: Project, incoming: Path, tmp_path: Path) -> None:
+    outcome = predict(project, incoming, tmp_path)
+    assert not outcome.rejected
+    assert len({row["case"] for row in outcome.rows}) == 4, "two files of one name are two cases"
+    for row in outcome.rows:
+        image = nibabel.load(row["files"][0])
+        mask = nibabel.load(tmp_path / f"{row['case']}.nii.gz")
+        assert mask.shape == image.shape
+        assert np.allclose(mask.affine, image.affine, atol=1e-4)
+        assert set(np.unique(np.asarray(mask.dataobj))) <= {0, 1, 2}
+
+
+def test_finished_cases_are_kept_and_half_written_ones_are_made_again(project: Project, incoming: Path,
+                                                                      tmp_path: Path) -> None:
+    rows = predict(project, incoming, tmp_path).rows
+    clean = hashes(tmp_path)
+    before = {path: path.stat().st_mtime_ns for path in tmp_path.glob("*.nii.gz")}
+    predict(project, incoming, tmp_path)
+    assert before == {path: path.stat().st_mtime_ns for path in tmp_path.glob("*.nii.gz")}
+    (tmp_path / f"{rows[0]['case']}.json").unlink()
+    (tmp_path / f"{rows[1]['case']}.nii.gz").unlink()
+    (tmp_path / f"{rows[2]['case']}.nii.gz").write_bytes(b"")
+    predict(project, incoming, tmp_path)
+    assert hashes(tmp_path) == clean
+
+
+def test_killed_anywhere_and_started_again_equals_a_clean_run(project: Project, incoming: Path, tmp_path: Path) -> None:
+    predict(project, incoming, tmp_path / "clean")
+    clean = hashes(tmp_path / "clean")
+    study = project.workspace.root.parent / "predicting.yaml"
+    out = tmp_path / "killed"
+    words = ["predict", str(study), "--workspace", str(project.workspace.root), "--run", "predicting", "--input",
+             str(incoming), "--output", str(out)]
+    deaths = 0
+    for renames in (1, 2, 3, 1, 2):  # a case has two: its mask, then its record
+        done = subprocess.run([sys.executable, "-c", DIE, str(renames), *words], env=environment(), check=False,
+                              capture_output=True, text=True, timeout=120)
+        deaths += done.returncode < 0
+    assert deaths >= 4
+    done = subprocess.run([sys.executable, "-m", "megavox", *words], env=environment(), capture_output=True, text=True,
+                          check=False)
+    assert done.returncode == 0, done.stderr
+    assert hashes(out) == clean
+    assert not list(out.glob(".unfinished*"))
+
+
+def test_labels_are_the_largest_of_all_interpolated_classes() -> None:
+    random = np.random.default_rng(4)
+    source = Geometry((9, 8, 7), (1.5, 1.0, 2.0), (1.0, 2.0, 3.0))
+    target = Geometry((14, 11, 9), (0.9, 1.1, 1.3), (2.0, 2.5, 4.0), TURNED)
+    logits = random.normal(size=(4, 7, 8, 9)).astype(np.float32)
+    inside = resample_to_grid(np.ones((1, 7, 8, 9), np.float32), source, target, order=1)[0] > 0.5
+    whole = resample_to_grid(logits, source, target, order=1).argmax(axis=0)
+    found = labels_on_grid(logits, source, target)
+    assert (found[inside] == whole[inside]).all()
+    assert not found[~inside].any()
