@@ -28,7 +28,8 @@ WorkspaceOption = Annotated[Path | None, typer.Option("--workspace", metavar="DI
                                                       "written; default: `workspace` beside the study file")]
 SetOption = Annotated[list[str] | None, typer.Option("--set", metavar="key.path=value", help="change a value of the "
                                                      "study file; may be repeated")]
-RunOption = Annotated[str | None, typer.Option("--run", metavar="NAME", help="name of the run; default: the study's")]
+RunOption = Annotated[str | None, typer.Option("--run-name", metavar="NAME",
+                                                     help="name of the run; default: the study's")]
 
 
 def _project(study: Path, workspace: Path | None, changes: list[str] | None, run: str | None = None) -> Project:

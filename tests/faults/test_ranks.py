@@ -26,7 +26,7 @@ SGD = {"optimiser": {"name": "sgd", "rate": 0.01, "momentum": 0.0, "weight_decay
 def torchrun(project: Project, study: Path) -> subprocess.Popen[str]:
     """Start a training on two ranks, in a process group of its own."""
     words = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "megavox",
-             "train", str(study), "--workspace", str(project.workspace.root), "--run", project.run_name]
+             "train", str(study), "--workspace", str(project.workspace.root), "--run-name", project.run_name]
     return subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment(),
                             start_new_session=True)
 

@@ -95,7 +95,7 @@ def test_killed_anywhere_and_started_again_equals_a_clean_run(project: Project, 
     clean = hashes(tmp_path / "clean")
     study = project.workspace.root.parent / "predicting.yaml"
     out = tmp_path / "killed"
-    words = ["predict", str(study), "--workspace", str(project.workspace.root), "--run", "predicting", "--input",
+    words = ["predict", str(study), "--workspace", str(project.workspace.root), "--run-name", "predicting", "--input",
              str(incoming), "--output", str(out)]
     deaths = 0
     for renames in (1, 2, 3, 1, 2):  # a case has two: its mask, then its record

@@ -115,7 +115,7 @@ def start(project: Project, *more: str) -> subprocess.Popen[str]:
     """`megavox train` in a session of its own, as a terminal or a batch queue starts it."""
     study = project.workspace.root.parent / f"{project.run_name}.yaml"
     command = [sys.executable, "-m", "megavox", "train", str(study), "--workspace", str(project.workspace.root),
-               "--run", project.run_name, *more]
+               "--run-name", project.run_name, *more]
     return subprocess.Popen(command, env=environment(), stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
                             start_new_session=True, cwd=project.workspace.root)
 
@@ -178,11 +178,12 @@ def test_signals_write_a_checkpoint_and_the_same_command_goes_on(organs: Any, nu
 
 
 def test_a_second_ctrl_c_ends_at_once() -> None:
+    before = signal.getsignal(signal.SIGINT)
     with Stop() as stop:
         os.kill(os.getpid(), signal.SIGINT)
         assert stop.signal == signal.SIGINT
         with pytest.raises(KeyboardInterrupt):
             os.kill(os.getpid(), signal.SIGINT)
             time.sleep(1)
-    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    assert signal.getsignal(signal.SIGINT) is before
     assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL

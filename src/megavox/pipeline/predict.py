@@ -25,7 +25,8 @@ def predictor_of(project: Project) -> tuple[Predictor, str]:
     if recipe.study.task.names != project.study.task.names:
         raise WorkspaceError(f"the run was trained for the classes {recipe.study.task.names}", where=project.run.root,
                              expected=f"those of the study, {project.study.task.names}",
-                             fix="Take the study that the run was trained with, or train again under another --run")
+                             fix="Take the study that the run was trained with, or train again under another "
+                                 "--run-name")
     device = choose_device(str(project.study.training.device))
     return Predictor(recipe, checkpoint, device), file_hash(checkpoint / AVERAGED)
 

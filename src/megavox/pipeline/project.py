@@ -52,14 +52,17 @@ class Project:
 
     def packing(self) -> dict:
         """What `pack` wrote of its settings: hash, fingerprint, preparation, derived values."""
-        path = self.workspace.store / "pack.json"
-        if not path.exists():
-            raise WorkspaceError("nothing is packed here yet", where=self.workspace.root, fix="Run `megavox pack`")
-        return read_json(path)
+        return read_json(self._packed(self.workspace.store / "pack.json"))
 
     def entries(self) -> list[Entry]:
         """The packed cases with their parts."""
-        return read_cohort(self.workspace.cohort)
+        return read_cohort(self._packed(self.workspace.cohort))
+
+    def _packed(self, path: Path) -> Path:
+        if not path.exists():
+            raise WorkspaceError("nothing is packed here yet", where=self.workspace.root,
+                                 fix="Run `megavox pack` first")
+        return path
 
 
 def study_hash(study: Study) -> str:

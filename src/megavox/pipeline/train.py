@@ -78,7 +78,7 @@ def _study_of_run(project: Project) -> Study:
     recipe = Recipe.read(path)
     if recipe.provenance["study_hash"] != study_hash(project.study):
         raise WorkspaceError("this run was begun with other settings", where=project.run.root,
-                             fix="Take another --run name, or remove that folder")
+                             fix="Take another --run-name, or remove that folder")
     return recipe.study
 
 

@@ -21,7 +21,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from megavox.core.errors import CheckpointError
-from megavox.core.files import file_hash, read_json, remove_unfinished, whole_folder, write_json, write_text
+from megavox.core.files import file_hash, plain, read_json, remove_unfinished, whole_folder, write_json, write_text
 from megavox.core.workspace import DONE, RunFolder
 from megavox.training.optimiser import MovingAverage
 
@@ -64,8 +64,9 @@ def save_checkpoint(folder: RunFolder, network: nn.Module, average: MovingAverag
             _save(tensors, temporary / OPTIMISER)
             write_json(temporary / STATE, {"progress": asdict(progress), "optimiser": numbers})
             write_text(temporary / DONE, "".join(f"{file_hash(temporary / name)}  {name}\n" for name in FILES))
-    if progress.best_step == progress.step:
-        write_json(folder.best, {"step": progress.step, "score": progress.best_score})
+    best = {"step": progress.step, "score": progress.best_score}
+    if progress.best_step == progress.step and not (folder.best.exists() and read_json(folder.best) == plain(best)):
+        write_json(folder.best, best)
     _remove_old(folder, keep)
 
 
@@ -108,7 +109,7 @@ def load_weights(path: Path, network: nn.Module, name: str = AVERAGED) -> None:
     except RuntimeError as error:
         raise CheckpointError(f"the weights do not fit this network ({str(error).splitlines()[-1].strip()})",
                               where=path / name, expected="the network that the run was trained with",
-                              fix="Give this study a new --run name, or train again") from None
+                              fix="Give this study a new --run-name, or train again") from None
 
 
 def best_checkpoint(folder: RunFolder) -> Path:
