@@ -6,7 +6,9 @@ Exit status: 0 done; 2 the user can mend it (a message, no traceback); 1 our fau
 
 from __future__ import annotations
 
+import os
 import sys
+import tempfile
 import traceback
 from collections.abc import Callable, Iterable
 from datetime import datetime
@@ -247,7 +249,7 @@ def _tell_predict(result: Any, project: Project) -> Iterable[str]:
 
 
 def _tell_measure(result: Any, project: Project) -> Iterable[str]:
-    yield f"{len(result)} cases measured, in {project.workspace.measures / 'volumes.csv'}"
+    yield f"{len(result.rows)} cases measured, in {result.table}"
 
 
 def _tell_report(result: Any, project: Project) -> Iterable[str]:
@@ -313,6 +315,8 @@ def _other_end(error: Exception) -> int:
               file=sys.stderr)
         return error.status
     path = Path(f"megavox-error-{datetime.now():%Y%m%d-%H%M%S}.txt").resolve()
+    if not os.access(path.parent, os.W_OK):
+        path = Path(tempfile.gettempdir()) / path.name
     path.write_text(f"megavox {' '.join(sys.argv[1:])}\n\n" + "".join(traceback.format_exception(error)))
     print(f"megavox: this is our fault: {type(error).__name__}: {error}\nThe traceback is in {path}", file=sys.stderr)
     return 1

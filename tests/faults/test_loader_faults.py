@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -76,3 +79,23 @@ def test_a_damaged_case_is_named_through_the_worker_which_ends(readers, harm, wo
         list(batches(samples, first_step=0, steps=6, workers=workers))
     assert caught.value.where.startswith(f"{victim.name} ") and "megavox pack" in caught.value.fix
     assert processes_below() <= before
+
+
+@pytest.mark.parametrize(("what", "how"), [("load", "crash"), ("load", "stay"), ("pack", "stay")])
+def test_no_worker_outlives_the_main_process(tmp_path, what, how):
+    """After an error that leaves the loader alive, and after SIGKILL, as for want of memory."""
+    script = Path(__file__).resolve().parents[1] / "leave_workers.py"
+    with subprocess.Popen([sys.executable, str(script), what, how, str(tmp_path)], text=True,
+                          stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        assert process.stdout is not None and process.stdout.readline() == "ready\n"
+        below = psutil.Process(process.pid).children(recursive=True)
+        if how == "stay":
+            process.kill()
+        try:
+            assert process.wait(SECONDS) == (1 if how == "crash" else -signal.SIGKILL)
+            _, left = psutil.wait_procs(below, timeout=SECONDS)
+            assert not left
+        finally:
+            for one in [*below, process]:
+                with contextlib.suppress(psutil.NoSuchProcess):
+                    one.kill()

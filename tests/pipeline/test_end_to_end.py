@@ -85,7 +85,7 @@ def test_dice_is_that_of_the_saved_masks(segmented: tuple[Project, Any]) -> None
 
 def test_measures_are_voxels_times_their_volume(segmented: tuple[Project, Any]) -> None:
     project, _ = segmented
-    for row in measure(project):
+    for row in measure(project).rows:
         image = nibabel.load(project.workspace.predictions("organs") / f"{row['case']}.nii.gz")
         size = abs(np.linalg.det(image.affine[:3, :3]))
         assert row["core volume_mm3"] == pytest.approx((voxels(Path(image.get_filename())) == 1).sum() * size, rel=1e-4)

@@ -148,4 +148,5 @@ def test_low_resolution_loses_detail_and_not_place():
     found = change_intensities(np.stack([slow, fast]), Augmentation(STAY, coarsen=2.0))
     assert np.corrcoef(found[0].ravel(), slow.ravel())[0, 1] > 0.99 and found[1].std() < 0.8 * fast.std()
     ramp = change_intensities(x[None].astype(np.float32), Augmentation(STAY, coarsen=2.0))[0]
-    assert np.abs(ramp - x)[..., 4:-4].max() <= 1.01 and abs((ramp - x)[..., 4:-4].mean()) < 0.51
+    moved = (ramp - x)[..., 4:-4]
+    assert np.ptp(moved) < 0.01 and abs(moved.mean()) < 0.51, "at most the half voxel of the nearest neighbour"

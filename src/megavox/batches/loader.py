@@ -17,7 +17,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from megavox.batches.samples import Samples
 from megavox.core.errors import MegavoxError, TrainingError
-from megavox.core.processes import worker_context
+from megavox.core.processes import begin_in_loader, worker_context
 
 
 @dataclass
@@ -87,7 +87,8 @@ def batches(samples: Samples, *, first_step: int, steps: int, rank: int = 0, ran
     dataset = _MicroBatches(samples, rank, ranks, accumulate, workers)
     options: dict[str, Any] = {}
     if workers:
-        options = {"multiprocessing_context": worker_context(), "prefetch_factor": prefetch}
+        options = {"multiprocessing_context": worker_context(), "prefetch_factor": prefetch,
+                   "worker_init_fn": begin_in_loader}
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="This DataLoader will create")  # a user's choice of workers
         made = iter(DataLoader(

@@ -36,10 +36,13 @@ def _sync_folder(folder: Path) -> None:
 
 @contextmanager
 def disk_errors(path: Path) -> Iterator[None]:
-    """Turn a full disk or exhausted quota into a `MachineError` that names the place."""
+    """Turn a full disk, an exhausted quota or a read-only place into a `MachineError` that names it."""
     try:
         yield
     except OSError as error:
+        if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+            raise MachineError(f"writing is not allowed ({error.strerror})", where=path,
+                               fix="Choose another place with --workspace") from error
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             raise MachineError(
                 f"no space left while writing ({error.strerror})", where=path,

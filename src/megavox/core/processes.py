@@ -2,13 +2,17 @@
 
 Ctrl-C goes to every process of a terminal's group, and a batch queue may signal every process of a job.
 The main process decides what a signal means; its workers, and the server that forks them, must live
-until it has. So the server is started with these signals blocked, and its workers inherit that.
+until it has. So the server is started with these signals blocked, and its workers inherit that. For
+the same reason they must not outlive the main process, however it ends: nothing else would end them.
 """
 
 from __future__ import annotations
 
+import atexit
 import multiprocessing
+import os
 import signal
+import threading
 from multiprocessing import forkserver, resource_tracker
 from multiprocessing.context import ForkServerContext
 
@@ -27,6 +31,27 @@ def worker_context() -> ForkServerContext:
     return multiprocessing.get_context("forkserver")
 
 
-def let_be_terminated() -> None:
-    """In a worker: SIGTERM ends it. For pools, which end their processes so when one has died."""
+def begin_in_loader(_worker: int) -> None:
+    """First thing in a loader worker: it ends when the main process has."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None, "only for worker processes"
+
+    def wait() -> None:
+        parent.join()
+        os._exit(1)
+
+    threading.Thread(target=wait, daemon=True).start()
+
+
+def begin_in_pool() -> None:
+    """First thing in a pool's worker: as in a loader, and SIGTERM ends it, by which pools end when one has died."""
     signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGTERM])
+    begin_in_loader(0)
+
+
+@atexit.register
+def _kill_loader_workers() -> None:
+    """After an error; `multiprocessing` would send SIGTERM, which they do not hear, and wait for ever."""
+    for child in multiprocessing.active_children():
+        if child.daemon:
+            child.kill()

@@ -82,8 +82,10 @@ def predict_cases(predictor: Predictor, cases: Sequence[Case], folder: Path, wei
     for case in track(cases, "predicting", total=len(cases)):
         try:
             rows.append(_predict_one(predictor, case, folder, weights))
-        except (ImageError, MemoryError) as error:
+        except (ImageError, MemoryError, RuntimeError) as error:
             if not isinstance(error, ImageError):
+                if not _out_of_memory(error):
+                    raise
                 error = UnreadableImage("there is not enough memory for this image", where=case.name, reason="memory")
             bad.append(Rejected.from_error(error, case.name, case.subject, str(case.images[0][0])))
     write_csv(folder / "quarantine.csv", QUARANTINE, map(asdict, bad))
@@ -123,6 +125,11 @@ def _predict_one(predictor: Predictor, case: Case, folder: Path, weights: str) -
     row["provenance"] = provenance(str(predictor.recipe.provenance.get("study_hash", "")), predictor.recipe.study.seed)
     write_json(record, row)
     return read_json(record)
+
+
+def _out_of_memory(error: Exception) -> bool:
+    """Whether an allocation failed; PyTorch says so in a RuntimeError of either allocator."""
+    return isinstance(error, MemoryError) or "out of memory" in str(error) or "can't allocate memory" in str(error)
 
 
 def _done_before(record: Path, mask: Path) -> dict[str, Any] | None:

@@ -78,7 +78,9 @@ def derive_images(study: Study, cohort: Fingerprint) -> Iterable[Derived]:
     if images.size is None and images.spacing_mm == AUTO:
         yield from _spacing(study, cohort)
     if images.normalise == AUTO:
-        yield (Derived("images.normalise", "hu", "CT: the numbers are Hounsfield units") if cohort.modality == "CT" else
+        named = images.channels != AUTO and all(name.strip().upper() == "CT" for name in images.channels)
+        yield (Derived("images.normalise", "hu", "CT: the numbers are Hounsfield units")
+               if named or cohort.modality == "CT" else
                Derived("images.normalise", "zscore", "intensities have no absolute scale in these images"))
 
 

@@ -16,8 +16,10 @@ from megavox.core.progress import busy, track
 from megavox.images.formats import read_image
 from megavox.images.geometry import Geometry
 from megavox.inference.cohort import CohortOutcome
+from megavox.inference.recipe import Recipe
 from megavox.pipeline.predict import predict
 from megavox.pipeline.project import Project
+from megavox.pipeline.train import refuse_other_split
 from megavox.store.pack import class_numbers, read_mask
 from megavox.tasks.registry import Task, build_task
 
@@ -49,11 +51,16 @@ def evaluate(project: Project) -> Evaluated:
     if not cases:
         raise CohortError("no case stands in the test part", where=project.workspace.splits,
                           fix="Set split.test above 0 and pack again")
+    recipe = Recipe.read(project.run.recipe)
+    refuse_other_split(project, recipe)
     outcome = predict(project)
+    if not outcome.rows:
+        raise CohortError(f"none of {len(cases)} test cases could be predicted; the first: "
+                          f"{outcome.rejected[0].message}", where=outcome.folder)
     study = project.study
     task = build_task(study.task, [])
     rows = (_segment_rows if study.task.kind == "segment" else _classify_rows)(project, task, cases, outcome)
-    calibration = _calibration(project)
+    calibration = recipe.calibration
     with busy("resampling subjects for intervals"):
         summary = task.summary(rows, seed=study.seed, resamples=study.evaluation.resamples,
                                thresholds=calibration.get("thresholds"))
@@ -63,12 +70,6 @@ def evaluate(project: Project) -> Evaluated:
         "rejected": [asdict(one) for one in outcome.rejected]})
     write_csv(project.run.evaluation_cases, list(rows[0]), [plain(row) for row in rows])
     return Evaluated(plain(summary), plain(rows), calibrated)
-
-
-def _calibration(project: Project) -> dict[str, Any]:
-    from megavox.inference.recipe import Recipe
-
-    return Recipe.read(project.run.recipe).calibration
 
 
 def _segment_rows(project: Project, task: Task, cases: dict[str, Case], outcome: CohortOutcome) -> list[dict[str, Any]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +15,26 @@ from megavox.measures.volume import volumes_mm3
 from megavox.pipeline.project import Project
 
 
-def measure(project: Project, folder: Path | None = None) -> list[dict[str, Any]]:
-    """Volume in mm^3 of each class of every prediction, written to measures/volumes.csv.
+@dataclass(frozen=True)
+class Measures:
+    """What was measured.
+
+    Attributes:
+        table: the CSV file.
+        rows: one a case.
+    """
+
+    table: Path
+    rows: list[dict[str, Any]]
+
+
+def measure(project: Project, folder: Path | None = None) -> Measures:
+    """Volume in mm^3 of each class of every prediction, written to a table.
 
     Args:
         project: a segment study.
-        folder: predictions to measure; those of the study's test cases without it.
+        folder: predictions to measure, the table goes there; without it the study's test cases, and the
+            table goes to measures/volumes.csv.
 
     Raises:
         StudyError: the task has no volumes. WorkspaceError: nothing was predicted.
@@ -27,8 +42,13 @@ def measure(project: Project, folder: Path | None = None) -> list[dict[str, Any]
     study = project.study
     if study.task.kind != "segment":
         raise StudyError("a classification has no volumes to measure", where="task.kind", expected="segment")
-    folder = folder or project.workspace.predictions(project.run_name)
-    records = sorted(folder.glob("*.json"))
+    if folder is None:
+        folder, table = project.workspace.predictions(project.run_name), project.workspace.measures / "volumes.csv"
+        records = [folder / f"{entry.case.name}.json" for entry in project.entries() if entry.part == "test"]
+        records = [path for path in records if path.exists()]
+    else:
+        table = folder / "volumes.csv"
+        records = [path for path in sorted(folder.glob("*.json")) if path.with_suffix(".nii.gz").exists()]
     if not records:
         raise WorkspaceError("there are no predictions", where=folder, fix="Run `megavox predict` first")
     rows = []
@@ -40,5 +60,5 @@ def measure(project: Project, folder: Path | None = None) -> list[dict[str, Any]
         rows.append({"case": record["case"], "subject": record["subject"], "session": record["session"],
                      **{f"{name} volume_mm3": round(value, 3) for name, value in volumes.items()},
                      "calibrated": "yes" if geometry.calibrated else "no: the image has no spacing in mm"})
-    write_csv(project.workspace.measures / "volumes.csv", list(rows[0]), rows)
-    return rows
+    write_csv(table, list(rows[0]), rows)
+    return Measures(table, rows)

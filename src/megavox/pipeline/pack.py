@@ -16,7 +16,7 @@ from megavox.cohort.splits import refuse_shared_subjects, split
 from megavox.cohort.survey import Fingerprint, survey
 from megavox.cohort.table import Entry, write_cohort
 from megavox.core.errors import CohortError, StudyError
-from megavox.core.files import read_json, write_csv, write_json
+from megavox.core.files import plain, read_json, write_csv, write_json
 from megavox.core.provenance import cores, provenance
 from megavox.images.prepare import Preparation
 from megavox.memory.rules import Derived, apply, derive_images
@@ -63,7 +63,7 @@ def pack(project: Project) -> Packed:
     derived = list(derive_images(study, facts.fingerprint))
     preparation = preparation_of(apply(study, derived), facts.fingerprint)
     remarks = [*catalogue.remarks, *facts.fingerprint.remarks]
-    _discard_other_store(project)
+    _discard_other_store(project, preparation)
     records, bad = build_store(
         workspace.store, catalogue.cases, preparation, study.task, seed=study.seed, workers=cores(),
         one_mask_a_class=study.task.kind == "segment" and one_mask_a_class(study.cohort, study.task))
@@ -117,10 +117,11 @@ def preparation_of(study: Study, facts: Fingerprint) -> Preparation:
                        tuple(images.size) if images.size else None, images.grey)
 
 
-def _discard_other_store(project: Project) -> None:
-    """Cases packed for other settings are of no use."""
+def _discard_other_store(project: Project, preparation: Preparation) -> None:
+    """Cases packed with another preparation, task or seed are of no use."""
     marker = project.workspace.store / "settings.json"
-    wanted = {"hash": pack_hash(project.study)}
+    task = project.study.task.model_dump(mode="json", exclude={"class_weights", "label_smoothing"})
+    wanted = plain({"preparation": preparation.to_dict(), "task": task, "seed": project.study.seed})
     if not marker.exists() or read_json(marker) != wanted:
         shutil.rmtree(project.workspace.store, ignore_errors=True)
         write_json(marker, wanted)

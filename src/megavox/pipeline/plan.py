@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 
 from megavox.cohort.survey import Fingerprint
-from megavox.core.files import read_json, write_json
+from megavox.core.files import write_json
 from megavox.core.progress import busy
 from megavox.core.provenance import provenance
 from megavox.memory.machine import this_machine
@@ -50,13 +50,7 @@ def plan(project: Project) -> Plan:
 
 
 def derived_plan(project: Project) -> Plan:
-    """The plan on disk where it belongs to this study, else a new one without a probe."""
-    path = project.workspace.plan
-    if path.exists():
-        saved = read_json(path)
-        if saved["study_hash"] == study_hash(project.study):
-            return Plan(Study.model_validate(saved["study"]), [Derived(**one) for one in saved["derived"]],
-                        Probe(**saved["probe"]))
+    """The plan for this cohort on this machine, without a probe."""
     facts = Fingerprint.from_dict(project.packing()["fingerprint"])
     derived = derive(project.study, facts, this_machine())
     return Plan(apply(project.study, derived), derived, None)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
+from dataclasses import replace
 from pathlib import Path
 
 from megavox.core.errors import WorkspaceError
-from megavox.core.files import file_hash
+from megavox.core.files import file_hash, plain, text_hash
 from megavox.inference.cohort import CohortOutcome, cases_in, predict_cases
 from megavox.inference.predictor import Predictor
 from megavox.inference.recipe import Recipe
@@ -15,7 +17,7 @@ from megavox.training.parallel import choose_device
 
 
 def predictor_of(project: Project) -> tuple[Predictor, str]:
-    """The run's network with its best weights, and a hash that identifies them.
+    """The run's network with its best weights, and a hash that identifies them and how they are used.
 
     Raises:
         CheckpointError, WorkspaceError: the run was not trained, or for another task.
@@ -27,8 +29,10 @@ def predictor_of(project: Project) -> tuple[Predictor, str]:
                              expected=f"those of the study, {project.study.task.names}",
                              fix="Take the study that the run was trained with, or train again under another "
                                  "--run-name")
+    recipe = replace(recipe, study=recipe.study.model_copy(update={"inference": project.study.inference}))
     device = choose_device(str(project.study.training.device))
-    return Predictor(recipe, checkpoint, device), file_hash(checkpoint / AVERAGED)
+    how = json.dumps(plain([recipe.calibration, recipe.patch, project.study.inference.model_dump()]))
+    return Predictor(recipe, checkpoint, device), text_hash(file_hash(checkpoint / AVERAGED) + how)
 
 
 def predict(project: Project, source: Path | None = None, output: Path | None = None) -> CohortOutcome:

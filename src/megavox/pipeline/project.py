@@ -65,9 +65,16 @@ class Project:
         return path
 
 
+    def split_hash(self) -> str:
+        """Hash of which case of which subject stands in which part."""
+        rows = sorted(f"{e.part}/{e.case.subject}/{e.case.name}" for e in self.entries())
+        return text_hash("\n".join(rows))[:16]
+
+
 def study_hash(study: Study) -> str:
-    """Hash of everything in the study, short."""
-    return text_hash(json.dumps(plain(study.model_dump(mode="json")), sort_keys=True))[:16]
+    """Hash of everything in the study that a training depends on, short."""
+    return text_hash(json.dumps(plain(study.model_dump(mode="json", exclude={"inference", "evaluation"})),
+                                sort_keys=True))[:16]
 
 
 def pack_hash(study: Study) -> str:

@@ -17,7 +17,7 @@ from megavox.pipeline.plan import Plan, plan
 from megavox.pipeline.predict import predict
 from megavox.pipeline.project import Project
 from megavox.pipeline.report import report
-from megavox.pipeline.train import run_is_done, train
+from megavox.pipeline.train import train
 from megavox.study import load_study
 
 DEMO_CASES = 40
@@ -35,8 +35,7 @@ def run(project: Project, tell: Callable[[str, Any], None] = lambda stage, resul
     tell("pack", packed)
     planned: Plan = plan(project)
     tell("plan", planned)
-    if not run_is_done(project):
-        tell("train", train(project))
+    tell("train", train(project))
     found = evaluate(project)
     tell("predict", predict(project))
     if project.study.task.kind == "segment":
@@ -55,7 +54,7 @@ def demo_project(folder: Path, changes: tuple[str, ...] = ()) -> Project:
     """
     images, study = folder / "phantoms", folder / "study.yaml"
     if not study.exists():
-        say(f"drawing {DEMO_CASES} phantoms, three of them broken, under {images}")
+        say(f"drawing {DEMO_CASES} phantoms, and five broken ones, under {images}")
         write_segment_cohort(images, DEMO_CASES, seed=0, dirty=True)
         write_text(study, new(images).text)
     return Project.at(load_study(study, [*DEMO_SETTINGS, *changes]), folder / "workspace", "demo")

@@ -6,8 +6,9 @@ import time
 from dataclasses import dataclass, replace
 
 from megavox.core.errors import WorkspaceError
-from megavox.core.files import read_json, write_text
+from megavox.core.files import write_text
 from megavox.core.progress import busy, say
+from megavox.inference.recipe import Recipe
 from megavox.memory.probe import probe, steps_in
 from megavox.pipeline.plan import derived_plan
 from megavox.pipeline.project import Project, study_hash
@@ -18,7 +19,7 @@ from megavox.training.loop import train as run_loop
 from megavox.training.parallel import Ranks, ranks
 from megavox.training.signals import Stop, Stopped
 
-__all__ = ["Stopped", "Trained", "run_is_done", "train"]
+__all__ = ["Stopped", "Trained", "refuse_other_split", "train"]
 
 PROBE_SHARE = 0.02  # of the budget is spent on measuring the rate
 
@@ -70,16 +71,26 @@ def train(project: Project) -> Trained:
 
 def _study_of_run(project: Project) -> Study:
     """The study with every value derived; the run's own where it was begun before."""
-    path = project.run.recipe
-    if not path.exists():
+    if not project.run.recipe.exists():
         return derived_plan(project).study
-    from megavox.inference.recipe import Recipe
-
-    recipe = Recipe.read(path)
+    recipe = Recipe.read(project.run.recipe)
     if recipe.provenance["study_hash"] != study_hash(project.study):
         raise WorkspaceError("this run was begun with other settings", where=project.run.root,
                              fix="Take another --run-name, or remove that folder")
+    refuse_other_split(project, recipe)
     return recipe.study
+
+
+def refuse_other_split(project: Project, recipe: Recipe) -> None:
+    """Refuse to go on with, or to evaluate, a run that learnt from other subjects than the split says now.
+
+    Raises:
+        WorkspaceError: cases came, went or changed their part since the run was begun.
+    """
+    if recipe.provenance["split_hash"] != project.split_hash():
+        raise WorkspaceError("cases came, went or changed their part of the split since this run was begun, so its "
+                             "test cases may be among those it has learnt from", where=project.run.root,
+                             fix="Train again under another --run-name, or bring cohort and split back and pack again")
 
 
 def _with_steps(workshop: Workshop, here: Ranks, begin: float) -> Study:
@@ -114,6 +125,3 @@ def _calibrate(workshop: Workshop, project: Project, here: Ranks) -> None:
     recipe.write(project.run.recipe)
 
 
-def run_is_done(project: Project) -> bool:
-    """Whether the run's training has ended."""
-    return project.run.done.exists() and bool(read_json(project.run.recipe))

@@ -58,7 +58,8 @@ class Workshop:
         """The run's recipe, not yet calibrated."""
         return Recipe(self.project.run_name, self.study, self.preparation, self.mode, self.cohort,
                       str(self.study.training.precision),
-                      provenance=provenance(study_hash(self.project.study), self.study.seed))
+                      provenance={**provenance(study_hash(self.project.study), self.study.seed),
+                                  "split_hash": self.project.split_hash()})
 
     def samples(self) -> Samples:
         """Training samples."""

@@ -11,7 +11,7 @@ from typing import Any
 from megavox.cohort.case import Case, Rejected
 from megavox.core.errors import ImageError
 from megavox.core.files import remove_unfinished, write_json
-from megavox.core.processes import let_be_terminated, worker_context
+from megavox.core.processes import begin_in_pool, worker_context
 from megavox.core.progress import track
 from megavox.images.prepare import Preparation
 from megavox.store.layout import Record
@@ -69,7 +69,7 @@ def _run(jobs: list[tuple[Any, ...]], workers: int) -> Iterator[tuple[Case, Outc
         finished: set[int] = set()
         try:
             pool = ProcessPoolExecutor(max(1, min(workers, len(batch))), mp_context=worker_context(),
-                                       initializer=let_be_terminated)
+                                       initializer=begin_in_pool)
             try:
                 futures: dict[Future[Outcome], int] = {pool.submit(_one, job): n for n, job in enumerate(batch)}
                 for future in as_completed(futures):

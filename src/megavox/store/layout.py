@@ -47,6 +47,7 @@ class Record:
         unknown: numbers of the classes of which it is not known whether they hold.
         bytes: size of each shard file, to find truncated ones.
         remarks: what was odd but harmless.
+        source: fingerprint of the files and the target that it was packed from.
     """
 
     key: str
@@ -60,6 +61,7 @@ class Record:
     unknown: tuple[int, ...] = ()
     bytes: tuple[tuple[str, int], ...] = ()
     remarks: tuple[str, ...] = ()
+    source: str = ""
 
     @property
     def spatial_dims(self) -> int:

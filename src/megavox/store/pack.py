@@ -56,6 +56,9 @@ def read_mask(case: Case, geometry: Geometry, shape: tuple[int, ...], task: Any,
     Raises:
         GeometryError: the mask lies elsewhere. LabelError: a value that the study does not name.
     """
+    if not case.masks:
+        raise LabelError("the case has no mask", where=case.name, reason="missing target",
+                         fix="Add the mask, or leave the case out")
     labels = np.zeros(shape, np.uint8)
     for number, path in enumerate(case.masks, 1):
         mask = read_image(path, grey=True)
@@ -91,8 +94,11 @@ def pack_case(folder: Path, case: Case, preparation: Preparation, task: Any, see
         ImageError: the case is unusable.
         MachineError: the disk is full.
     """
+    source = source_fingerprint(case)
     if (folder / RECORD).exists():
-        return Record.from_dict(read_json(folder / RECORD))
+        record = Record.from_dict(read_json(folder / RECORD))
+        if record.source == source:
+            return record
     original = read_channels(case, preparation.grey)
     image = prepare(original, preparation)
     mask = positions = classes = None
@@ -116,9 +122,21 @@ def pack_case(folder: Path, case: Case, preparation: Preparation, task: Any, see
             voxels=() if mask is None else tuple(int((mask == k).sum()) for k in range(1, len(task.classes) + 1)),
             classes=classes, unknown=unknown, bytes=tuple(
                 (path.relative_to(temporary).as_posix(), path.stat().st_size) for path in shard_files(temporary)),
-            remarks=tuple(str(note) for note in [original.meta.get("notes")] if note))
+            remarks=tuple(str(note) for note in [original.meta.get("notes")] if note), source=source)
         write_json(temporary / RECORD, record.to_dict())
     return record
+
+
+def source_fingerprint(case: Case) -> str:
+    """Names, sizes and times of the case's files, and its target: another value means it must be packed anew."""
+    parts = [f"{case.labels} {case.unknown}"]
+    for path in (*(file for files in case.images for file in files), *case.masks):
+        try:
+            found = path.stat()
+            parts.append(f"{path} {found.st_size} {found.st_mtime_ns}")
+        except OSError:
+            parts.append(f"{path} gone")
+    return hashlib.blake2b("\n".join(parts).encode(), digest_size=8).hexdigest()
 
 
 def mask_values(task: Any) -> dict[int, int]:

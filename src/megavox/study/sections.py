@@ -1,7 +1,7 @@
 """The sections of a study file, each key with its type, default and meaning.
 
 `AUTO` stands for a value that `megavox plan` derives from the cohort and the machine by the rules of
-`megavox.rules`; `megavox new` writes the derived values out, with the reason as a comment.
+`megavox.memory.rules`; `megavox new` writes the derived values out, with the reason as a comment.
 """
 
 from __future__ import annotations
@@ -360,7 +360,6 @@ class InferenceSection(Section):
     overlap: Fraction = 0.5
     batch: Positive = Field(4, description="windows a forward pass")
     mirror: bool = Field(True, description="average over the mirrored views that training used")
-    probabilities: bool = Field(False, description="segment: also save class probabilities as NIfTI")
 
 
 class EvaluationSection(Section):

@@ -17,6 +17,8 @@ import torch
 import torch.distributed as dist
 from torch import nn
 
+from megavox.core.errors import MachineError
+
 TIMEOUT_S = 45.0
 
 
@@ -85,9 +87,16 @@ class Ranks:
 
 
 def choose_device(wish: str) -> torch.device:
-    """`auto`: the GPU of this local rank where there is one, else the CPU."""
+    """`auto`: the GPU of this local rank where there is one, else the CPU.
+
+    Raises:
+        MachineError: a GPU is asked for and there is none.
+    """
     if wish == "auto":
         wish = "cuda" if torch.cuda.is_available() else "cpu"
+    if wish == "cuda" and not torch.cuda.is_available():
+        raise MachineError("the study asks for a GPU and PyTorch finds none", where="training.device",
+                           fix="Use --set training.device=cpu, or look at `megavox doctor`")
     if wish == "cuda":
         return torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0)))
     return torch.device(wish)
