@@ -188,3 +188,40 @@ def test_new_writes_a_study_that_loads_and_says_why(tmp_path: Path) -> None:
     (tmp_path / "study.yaml").write_text(draft.text)
     assert load_study(tmp_path / "study.yaml").task.names == ["core", "shell"]
     assert "# " in draft.text.split("patch:")[0].splitlines()[-2]
+
+
+def test_a_run_is_not_evaluated_on_a_split_it_did_not_know(tmp_path: Path) -> None:
+    data = segment_cohort(tmp_path / "images", 10)
+    project = project_of(data, tmp_path, "honest")
+    pack(project)
+    train(project)
+    (tmp_path / "images/imagesTr/organ_003.nii.gz").unlink()
+    pack(project)
+    for stage in (train, evaluate):
+        with pytest.raises(WorkspaceError, match="learnt from"):
+            stage(project)
+
+
+def test_a_corrected_target_is_packed_anew(tmp_path: Path) -> None:
+    project = project_of(segment_cohort(tmp_path / "images", 8), tmp_path, "mended")
+    pack(project)
+    entry = project.entries()[0]
+    before = project.store().records[entry.key].voxels
+    mask = nibabel.load(entry.case.masks[0])
+    nibabel.save(nibabel.Nifti1Image((np.asarray(mask.dataobj) > 0).astype(np.uint8), mask.affine), entry.case.masks[0])
+    pack(project)
+    after = project.store().records[entry.key].voxels
+    assert after != before
+    assert after[1] == 0
+
+
+def test_a_changed_split_does_not_pack_anew(tmp_path: Path) -> None:
+    data = segment_cohort(tmp_path / "images", 8)
+    project = project_of(data, tmp_path, "first")
+    pack(project)
+    shards = {path: path.stat().st_mtime_ns for path in project.workspace.store.rglob("c/**/*")}
+    other = project_of(changed(data, split={"test": 0.4}), tmp_path, "second")
+    with pytest.raises(WorkspaceError, match="megavox pack"):
+        other.store()
+    pack(other)
+    assert shards == {path: path.stat().st_mtime_ns for path in shards}
