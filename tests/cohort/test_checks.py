@@ -16,7 +16,7 @@ def case(name: str, labels: tuple[str, ...] | None = None, unknown: tuple[str, .
 
 
 def test_of_equal_images_the_first_is_kept():
-    found = duplicates([case(name) for name in "abcde"], ["1", "2", "1", "3", "1"])
+    found = duplicates([case(name) for name in "abcde"], ["1", "2", "1", "3", "1"], [""] * 5)
     assert [(one.case, one.subject, one.file, one.reason) for one in found] == [
         ("c", "subject of c", "c.nii", "duplicate"), ("e", "subject of e", "e.nii", "duplicate")]
     assert all("case a (subject subject of a)" in one.message and "first is kept" in one.message for one in found)
@@ -25,18 +25,23 @@ def test_of_equal_images_the_first_is_kept():
 @pytest.mark.parametrize("other", [{"labels": ("ill",)}, {"labels": ("well", "ill")}, {"labels": None},
                                    {"labels": ("well",), "unknown": ("ill",)}])
 def test_of_equal_images_with_different_targets_none_is_kept(other):
-    found = duplicates([case("a", ("well",)), case("b", **other), case("c", ("well",))], ["1", "1", "1"])
+    found = duplicates([case("a", ("well",)), case("b", **other), case("c", ("well",))], ["1", "1", "1"], [""] * 3)
     assert [one.case for one in found] == ["a", "b", "c"]
     assert "case b" in found[0].message and all("neither can be trusted" in one.message for one in found)
 
 
 def test_the_order_of_classes_is_no_difference():
-    found = duplicates([case("a", ("x", "y"), ("u", "v")), case("b", ("y", "x"), ("v", "u"))], ["1", "1"])
+    found = duplicates([case("a", ("x", "y"), ("u", "v")), case("b", ("y", "x"), ("v", "u"))], ["1", "1"], ["", ""])
     assert [one.case for one in found] == ["b"] and "first is kept" in found[0].message
 
 
+def test_two_masks_of_one_image_are_a_conflict():
+    found = duplicates([case("a"), case("b")], ["1", "1"], ["this", "that"])
+    assert [one.case for one in found] == ["a", "b"]
+
+
 def test_different_images_are_no_copies():
-    assert duplicates([case(name) for name in "abc"], ["1", "2", "3"]) == []
+    assert duplicates([case(name) for name in "abc"], ["1", "2", "3"], [""] * 3) == []
 
 
 def test_an_intensity_range_far_from_the_rest_is_found_with_its_factor():

@@ -12,20 +12,26 @@ from megavox.cohort.case import Case, Rejected
 FAR = 8.0  # robust deviations of the log range beyond which an image is an outlier
 
 
-def duplicates(cases: Sequence[Case], hashes: Sequence[str]) -> list[Rejected]:
+def duplicates(cases: Sequence[Case], images: Sequence[str], masks: Sequence[str]) -> list[Rejected]:
     """Copies of one image.
 
     The first case of a set of equal ones is kept when all have one target; when their targets differ
     none can be trusted and all are set aside.
+
+    Args:
+        cases: to compare.
+        images, masks: hashes of the voxels of each; "" for a case without a mask.
     """
     groups: dict[str, list[Case]] = defaultdict(list)
-    for case, value in zip(cases, hashes, strict=True):
-        groups[value].append(case)
+    targets: dict[str, set[object]] = defaultdict(set)
+    for case, image, mask in zip(cases, images, masks, strict=True):
+        groups[image].append(case)
+        targets[image].add((_target(case), mask))
     rejected = []
-    for group in groups.values():
+    for image, group in groups.items():
         if len(group) < 2:
             continue
-        conflict = len({_target(case) for case in group}) > 1
+        conflict = len(targets[image]) > 1
         for case in group if conflict else group[1:]:
             other = next(c for c in group if c is not case)
             text = f"The image has the same voxels as that of case {other.name} (subject {other.subject})"

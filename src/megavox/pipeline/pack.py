@@ -68,7 +68,8 @@ def pack(project: Project) -> Packed:
         workspace.store, catalogue.cases, preparation, study.task, seed=study.seed, workers=cores(),
         one_mask_a_class=study.task.kind == "segment" and one_mask_a_class(study.cohort, study.task))
     cases = [case for case in catalogue.cases if case.name in records]
-    bad += duplicates(cases, [records[case.name].pixel_hash for case in cases])
+    found = [records[case.name] for case in cases]
+    bad += duplicates(cases, [one.pixel_hash for one in found], [one.mask_hash for one in found])
     odd, remark = _outliers(cases, records)
     if apply(study, derived).images.normalise in ("hu", "none"):
         bad += odd

@@ -42,6 +42,7 @@ class Record:
         original: of the image as it came.
         intensities: per channel, from `images.intensity.intensity_statistics`.
         pixel_hash: of the voxels as they came, to find one image twice.
+        mask_hash: hash of the mask as it came; "" without.
         voxels: stored voxels of each class, in the order of the task (masks only).
         classes: numbers of the classes that hold; None without (masks only).
         unknown: numbers of the classes of which it is not known whether they hold.
@@ -56,6 +57,7 @@ class Record:
     original: Geometry
     intensities: list[dict[str, Any]]
     pixel_hash: str
+    mask_hash: str = ""
     voxels: tuple[int, ...] = ()
     classes: tuple[int, ...] | None = None
     unknown: tuple[int, ...] = ()

@@ -103,9 +103,10 @@ def pack_case(folder: Path, case: Case, preparation: Preparation, task: Any, see
     image = prepare(original, preparation)
     mask = positions = classes = None
     unknown: tuple[int, ...] = ()
-    foreground = None
+    foreground, mask_hash = None, ""
     if task.kind == "segment":
         labels = read_mask(case, original.geometry, original.array.shape[1:], task, one_mask_a_class)
+        mask_hash = pixel_hash(labels)
         mask = prepare_mask(labels, original.geometry, image.geometry)
         positions = foreground_positions(mask, len(task.classes), generator(seed, "positions", folder.name))
         foreground = (mask > 0) & (mask != IGNORE)
@@ -119,6 +120,7 @@ def pack_case(folder: Path, case: Case, preparation: Preparation, task: Any, see
         record = Record(
             key=folder.name, shape=array.shape, geometry=image.geometry, original=original.geometry,
             intensities=intensity_statistics(array, foreground), pixel_hash=pixel_hash(original.array),
+            mask_hash=mask_hash,
             voxels=() if mask is None else tuple(int((mask == k).sum()) for k in range(1, len(task.classes) + 1)),
             classes=classes, unknown=unknown, bytes=tuple(
                 (path.relative_to(temporary).as_posix(), path.stat().st_size) for path in shard_files(temporary)),
