@@ -38,6 +38,7 @@ def test_run_does_everything_and_ends_with_the_report_and_the_headline(study: Pa
     (["pack", "STUDY", "--set", "trainin.steps=3"], "Did you mean training?"),
     (["pack", "STUDY", "--set", "training.steps=-1"], "greater than or equal to 1"),
     (["evaluate", "STUDY", "--workspace", "nowhere"], "Run `megavox"),
+    (["pack", "STUDY", "--workspace", "/dev/null/here"], "Choose another place"),
     (["train", "STUDY", "--workspace", "nowhere"], "Run `megavox pack` first"),
     (["predict", "STUDY", "--input", "nowhere"], "no such folder"),
     (["new", "nowhere"], "nowhere"),

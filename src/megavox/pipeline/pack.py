@@ -15,7 +15,7 @@ from megavox.cohort.layouts import LAYOUTS
 from megavox.cohort.splits import refuse_shared_subjects, split
 from megavox.cohort.survey import Fingerprint, survey
 from megavox.cohort.table import Entry, write_cohort
-from megavox.core.errors import CohortError, StudyError
+from megavox.core.errors import CohortError, MachineError, StudyError
 from megavox.core.files import plain, read_json, write_csv, write_json
 from megavox.core.provenance import cores, provenance
 from megavox.images.prepare import Preparation
@@ -56,8 +56,14 @@ def pack(project: Project) -> Packed:
 
     Raises:
         CohortError: no case is left, or any was set aside and the study says `quarantine: refuse`.
+        MachineError: the workspace cannot be written.
     """
     study, workspace = project.study, project.workspace
+    try:
+        workspace.root.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise MachineError(f"the workspace cannot be made ({error.strerror})", where=workspace.root,
+                           fix="Choose another place with --workspace") from None
     catalogue = catalogue_of(study)
     facts = survey(catalogue, study.cohort, study.task)
     derived = list(derive_images(study, facts.fingerprint))

@@ -51,6 +51,7 @@ def plan(project: Project) -> Plan:
 
 def derived_plan(project: Project) -> Plan:
     """The plan for this cohort on this machine, without a probe."""
+    project.store()  # refuses a store that was packed for other settings
     facts = Fingerprint.from_dict(project.packing()["fingerprint"])
     derived = derive(project.study, facts, this_machine())
     return Plan(apply(project.study, derived), derived, None)
