@@ -12,23 +12,32 @@ from pathlib import Path
 
 import psutil
 import pytest
+import torch
 from safetensors.numpy import load_file
 
 from megavox.core.files import read_json
+from megavox.pipeline.plan import derived_plan
 from megavox.pipeline.project import Project
 from megavox.pipeline.train import train
+from megavox.pipeline.workshop import Workshop
+from rank_records import record
 from small_studies import changed, environment, packed_organs, project_of
 
 # Plain SGD, so that a difference of gradients is a difference of weights and not of a ratio of them.
 SGD = {"optimiser": {"name": "sgd", "rate": 0.01, "momentum": 0.0, "weight_decay": 0.0}, "ema": 0.0}
 
 
+def two_ranks(*words: str | Path) -> subprocess.Popen[str]:
+    """Start two ranks under torchrun, in a process group of their own."""
+    start = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    return subprocess.Popen([*start, *map(str, words)], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+                            env=environment(), start_new_session=True)
+
+
 def torchrun(project: Project, study: Path) -> subprocess.Popen[str]:
-    """Start a training on two ranks, in a process group of its own."""
-    words = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "megavox",
-             "train", str(study), "--workspace", str(project.workspace.root), "--run-name", project.run_name]
-    return subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment(),
-                            start_new_session=True)
+    """Start a training on two ranks."""
+    return two_ranks("-m", "megavox", "train", study, "--workspace", project.workspace.root, "--run-name",
+                     project.run_name)
 
 
 @pytest.fixture(scope="module")
@@ -58,6 +67,39 @@ def test_two_ranks_train_the_batch_of_one(base: Path) -> None:
     a, b = weights(one), weights(two)
     moved = [abs(a[name] - b[name]).max() for name in a]
     assert max(moved) < 2e-3
+
+
+def test_two_ranks_see_the_samples_of_one_and_learn_the_same(base: Path) -> None:
+    """With a loss that is a mean over voxels two ranks are one rank, but for the order in which numbers are added."""
+    data, folder = packed_organs(base)
+    # A uniform rate from the first step on, and no clipping, which would hide a gradient that is twice too large.
+    optimiser = {**SGD["optimiser"], "rate": 0.2, "warmup": 0.0, "clip": None}  # type: ignore[dict-item]
+    data = changed(data, training={"optimiser": optimiser, "ema": 0.9, "steps": 3, "validations": 1},
+                   batches={"size": 4})
+    notes, weights = {}, {}
+    for run in ("alone", "shared"):
+        project, output = project_of(data, folder, run), folder / f"records-{run}"
+        output.mkdir()
+        if run == "alone":
+            record(project, output)
+        else:
+            script = Path(__file__).with_name("rank_records.py")
+            process = two_ranks(script, folder / f"{run}.yaml", project.workspace.root, run, output)
+            told, _ = process.communicate(timeout=240)
+            assert process.returncode == 0, told
+        notes[run] = [read_json(path) for path in sorted(output.iterdir())]
+        weights[run] = load_file(project.run.step(3) / "network.safetensors")
+    [alone], shared = notes["alone"], notes["shared"]
+    assert len(shared) == 2
+    assert sorted(shared[0]["samples"] + shared[1]["samples"]) == sorted(alone["samples"])
+    assert [len(rank["samples"]) for rank in shared] == [6, 6]
+    assert len({tuple(sample) for sample in alone["samples"]}) == 12
+    for rank in shared:  # each has all rows of the validation
+        assert rank["scores"] == pytest.approx(alone["scores"], abs=1e-4, nan_ok=True)
+    first = Workshop(project, derived_plan(project).study).network(torch.device("cpu")).state_dict()
+    for name, value in weights["alone"].items():
+        assert weights["shared"][name] == pytest.approx(value, abs=1e-5), name
+    assert max(abs(weights["alone"][name] - first[name].numpy()).max() for name in first) > 1e-3  # they did learn
 
 
 def test_the_death_of_a_rank_ends_the_others_within_a_minute(base: Path) -> None:

@@ -10,6 +10,7 @@ import nibabel
 import numpy as np
 import pytest
 
+from megavox.core.errors import CohortError, WorkspaceError
 from megavox.core.files import file_hash
 from megavox.images.geometry import Geometry
 from megavox.images.nifti import write_nifti
@@ -88,6 +89,28 @@ def test_finished_cases_are_kept_and_half_written_ones_are_made_again(project: P
     (tmp_path / f"{rows[2]['case']}.nii.gz").write_bytes(b"")
     predict(project, incoming, tmp_path)
     assert hashes(tmp_path) == clean
+
+
+def test_images_are_never_overwritten(project: Project, incoming: Path) -> None:
+    before = hashes(incoming)
+    for output in (incoming, incoming.parent):
+        with pytest.raises(WorkspaceError, match="overwrite"):
+            predict(project, incoming, output)
+    assert hashes(incoming) == before
+
+
+def test_masks_below_the_input_are_no_images(project: Project, incoming: Path, tmp_path: Path) -> None:
+    copy = tmp_path / "copy"
+    copy.mkdir()
+    (copy / "visit1.nii.gz").write_bytes((incoming / "visit1.nii.gz").read_bytes())
+    for _ in range(2):
+        assert [row["case"] for row in predict(project, copy, copy / "masks").rows] == ["visit1"]
+
+
+def test_a_folder_without_images_is_an_error(project: Project, tmp_path: Path) -> None:
+    (tmp_path / "notes.txt").write_text("nothing here")
+    with pytest.raises(CohortError, match="no image"):
+        predict(project, tmp_path, tmp_path / "out")
 
 
 def test_killed_anywhere_and_started_again_equals_a_clean_run(project: Project, incoming: Path, tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ import json
 from dataclasses import replace
 from pathlib import Path
 
-from megavox.core.errors import WorkspaceError
+from megavox.core.errors import CohortError, WorkspaceError
 from megavox.core.files import file_hash, plain, text_hash
 from megavox.inference.cohort import CohortOutcome, cases_in, predict_cases
 from megavox.inference.predictor import Predictor
@@ -42,11 +42,21 @@ def predict(project: Project, source: Path | None = None, output: Path | None = 
         project: with a trained run.
         source: a folder of NIfTI, raster or DICOM files, in any depth.
         output: where to write; the workspace's predictions folder without it.
+
+    Raises:
+        WorkspaceError: the output would lie among the images. CohortError: nothing to predict.
     """
     predictor, weights = predictor_of(project)
     if source is None:
         cases = [entry.case for entry in project.entries() if entry.part == "test"]
         return predict_cases(predictor, cases, output or project.workspace.predictions(project.run_name), weights)
-    cases, rejected = cases_in(source, predictor.recipe.preparation.channels)
     folder = output or project.workspace.predictions(project.run_name) / source.resolve().name
+    if folder.resolve() == source.resolve() or folder.resolve() in source.resolve().parents:
+        raise WorkspaceError("the predictions would lie among the images and could overwrite them", where=folder,
+                             fix="Choose another --output")
+    cases, rejected = cases_in(source, predictor.recipe.preparation.channels)
+    cases = [case for case in cases if folder.resolve() not in case.images[0][0].resolve().parents]
+    if not cases:
+        raise CohortError(f"no image that can be used was found ({len(rejected)} files were not usable"
+                          + (f"; the first: {rejected[0].message})" if rejected else ")"), where=source)
     return predict_cases(predictor, cases, folder, weights, rejected)

@@ -7,14 +7,13 @@ that says "start me again to go on".
 from __future__ import annotations
 
 import signal
-from multiprocessing import resource_tracker
 from types import FrameType
 
+from megavox.core.processes import JOB_SIGNALS
 from megavox.training.parallel import Ranks
 
 TO_BE_CONTINUED = 75  # EX_TEMPFAIL of sysexits.h: "try again later"
 INTERRUPTED = 130  # 128 + SIGINT, as shells have it
-SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)
 
 
 class Stopped(Exception):
@@ -38,11 +37,8 @@ class Stop:
         self._before: dict[int, object] = {}
 
     def __enter__(self) -> Stop:
-        for number in SIGNALS:
-            self._before[number] = signal.signal(number, signal.SIG_IGN)
-        resource_tracker.ensure_running()  # a queue signals helper processes too; this one inherits to ignore it
-        for number in SIGNALS:
-            signal.signal(number, self._note)
+        for number in JOB_SIGNALS:
+            self._before[number] = signal.signal(number, self._note)
         return self
 
     def __exit__(self, *_: object) -> None:

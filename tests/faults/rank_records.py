@@ -1,0 +1,75 @@
+"""Trains with cross-entropy alone and writes down what each rank saw; runs alone, or as a rank under torchrun.
+
+    python rank_records.py STUDY WORKSPACE RUN FOLDER
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from megavox.batches.samples import Sample, Samples
+from megavox.pipeline.plan import derived_plan
+from megavox.pipeline.project import Project
+from megavox.pipeline.workshop import Workshop
+from megavox.study import load_study
+from megavox.tasks.registry import Task
+from megavox.training.loop import train
+from megavox.training.parallel import ranks
+from megavox.training.signals import Stop
+
+
+class Noting(Samples):
+    """Samples that are noted when they are made: step, position, case, hash of image and target."""
+
+    notes: list[tuple[int, int, str, str]]
+
+    @classmethod
+    def of(cls, samples: Samples) -> Noting:
+        noting = cls(samples.readers, samples.numbers, patch=samples.patch, batch=samples.batch,
+                     section=samples.section, seed=samples.seed)
+        noting.notes = []
+        return noting
+
+    def sample(self, step: int, position: int) -> Sample:
+        made = super().sample(step, position)
+        digest = hashlib.sha256(made.image.tobytes() + made.target.tobytes()).hexdigest()
+        self.notes.append((step, position, self.readers[made.case].name, digest))
+        return made
+
+
+class CrossEntropy:
+    """The mean over voxels, which is the mean of the means of equal shares of a batch; Dice is not."""
+
+    headline = "dice"
+
+    def __init__(self, task: Task) -> None:
+        self.score = task.score
+
+    def loss(self, output: Any, target: torch.Tensor) -> torch.Tensor:
+        return nn.functional.cross_entropy(output, target.long())
+
+
+def record(project: Project, folder: Path) -> None:
+    """Train, and write `FOLDER/<rank>.json`."""
+    with Stop() as stop, ranks("cpu") as here:
+        workshop = Workshop(project, derived_plan(project).study)
+        training = workshop.training(here)
+        samples = Noting.of(training.samples)
+        training = replace(training, learner=CrossEntropy(workshop.task), samples=samples)
+        project.run.checkpoints.mkdir(parents=True, exist_ok=True)
+        here.barrier()
+        progress = train(training, project.run, here, stop)
+    (folder / f"{here.rank}.json").write_text(json.dumps({"samples": samples.notes, "scores": progress.scores}))
+
+
+if __name__ == "__main__":
+    study, workspace, run, output = sys.argv[1:]
+    record(Project.at(load_study(Path(study)), Path(workspace), run), Path(output))
