@@ -21,6 +21,7 @@ from megavox.training.signals import Stop, Stopped
 
 __all__ = ["Stopped", "Trained", "refuse_other_split", "train"]
 
+VALIDATION_SHARE = 0.1  # of a budget is spent on validations, at the most, but one there is
 PROBE_SHARE = 0.02  # of the budget is spent on measuring the rate
 
 
@@ -106,10 +107,11 @@ def _with_steps(workshop: Workshop, here: Ranks, begin: float) -> Study:
         workshop.validation(here, few)(training.network)
         each = (time.perf_counter() - clock) / len(few)
     validation = here.mean(each) * len(workshop.part("validation"))
-    steps = steps_in(budget, time.perf_counter() - begin, rate.step_s, validation, study.training.validations)
+    looks = int(min(max(VALIDATION_SHARE * budget / validation, 1), study.training.validations))
+    steps = steps_in(budget, time.perf_counter() - begin, rate.step_s, validation, looks)
     if here.first:
         say(f"{steps} steps fit {budget / 60:.3g} minutes: {rate.step_s:.3f} s a step, {validation:.1f} s a validation")
-    section = study.training.model_copy(update={"steps": steps, "budget": None})
+    section = study.training.model_copy(update={"steps": steps, "budget": None, "validations": looks})
     return study.model_copy(update={"training": section})
 
 
