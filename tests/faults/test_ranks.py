@@ -13,6 +13,7 @@ from pathlib import Path
 import psutil
 import pytest
 import torch
+from rank_records import record
 from safetensors.numpy import load_file
 
 from megavox.core.files import read_json
@@ -20,7 +21,6 @@ from megavox.pipeline.plan import derived_plan
 from megavox.pipeline.project import Project
 from megavox.pipeline.train import train
 from megavox.pipeline.workshop import Workshop
-from rank_records import record
 from small_studies import changed, environment, packed_organs, project_of
 
 # Plain SGD, so that a difference of gradients is a difference of weights and not of a ratio of them.
