@@ -1,6 +1,8 @@
 """Trains with cross-entropy alone and writes down what each rank saw; runs alone, or as a rank under torchrun.
 
-    python rank_records.py STUDY WORKSPACE RUN FOLDER
+    python rank_records.py STUDY WORKSPACE RUN FOLDER [SECONDS]
+
+With SECONDS, a rank that does not answer for so long is given up, and the first validates for longer than that.
 """
 
 from __future__ import annotations
@@ -8,6 +10,8 @@ from __future__ import annotations
 import hashlib
 import json
 import sys
+import time
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -21,6 +25,7 @@ from megavox.pipeline.project import Project
 from megavox.pipeline.workshop import Workshop
 from megavox.study import load_study
 from megavox.tasks.registry import Task
+from megavox.training import parallel
 from megavox.training.loop import train
 from megavox.training.parallel import ranks
 from megavox.training.signals import Stop
@@ -57,13 +62,26 @@ class CrossEntropy:
         return nn.functional.cross_entropy(output, target.long())
 
 
-def record(project: Project, folder: Path) -> None:
+def slow(validate: Callable[[nn.Module], list[Any]], seconds: float) -> Callable[[nn.Module], list[Any]]:
+    """The same validation, later."""
+    def later(network: nn.Module) -> list[Any]:
+        time.sleep(seconds)
+        return validate(network)
+
+    return later
+
+
+def record(project: Project, folder: Path, patience_s: float | None = None) -> None:
     """Train, and write `FOLDER/<rank>.json`."""
+    if patience_s:
+        parallel.TIMEOUT_S = patience_s
     with Stop() as stop, ranks("cpu") as here:
         workshop = Workshop(project, derived_plan(project).study)
         training = workshop.training(here)
         samples = Noting.of(training.samples)
         training = replace(training, learner=CrossEntropy(workshop.task), samples=samples)
+        if patience_s and here.first:
+            training = replace(training, validate=slow(training.validate, patience_s + 3))
         project.run.checkpoints.mkdir(parents=True, exist_ok=True)
         here.barrier()
         progress = train(training, project.run, here, stop)
@@ -71,5 +89,5 @@ def record(project: Project, folder: Path) -> None:
 
 
 if __name__ == "__main__":
-    study, workspace, run, output = sys.argv[1:]
-    record(Project.at(load_study(Path(study)), Path(workspace), run), Path(output))
+    study, workspace, run, output, *patience = sys.argv[1:]
+    record(Project.at(load_study(Path(study)), Path(workspace), run), Path(output), *map(float, patience))

@@ -1,7 +1,8 @@
 """Ranks: one process alone, or several under `torchrun`.
 
-`torchrun --nproc-per-node 2 -m megavox train STUDY` starts two. When one dies, torchrun ends the others;
-a rank that waits for a dead one gives up after `TIMEOUT_S`.
+`torchrun --nproc-per-node 2 -m megavox train STUDY` starts two. When one dies, torchrun ends the others, and
+they notice by themselves: its connections break, and gradients are waited for no longer than `TIMEOUT_S`.
+Where the ranks' work differs (validation, a checkpoint of the first), they wait for each other much longer.
 """
 
 from __future__ import annotations
@@ -17,9 +18,10 @@ import torch
 import torch.distributed as dist
 from torch import nn
 
-from megavox.core.errors import MachineError
+from megavox.core.errors import MachineError, TrainingError
 
-TIMEOUT_S = 45.0
+TIMEOUT_S = 45.0  # for what all ranks do at one pace
+PATIENCE = timedelta(hours=12)  # for what takes one rank longer than another
 
 
 @dataclass(frozen=True)
@@ -30,11 +32,13 @@ class Ranks:
         rank: number of this process.
         count: number of all.
         device: where this rank computes.
+        patient: the process group in which ranks wait long for each other; None for one rank.
     """
 
     rank: int
     count: int
     device: torch.device
+    patient: Any = None
 
     @property
     def first(self) -> bool:
@@ -53,7 +57,7 @@ class Ranks:
         if self.count == 1:
             return rows
         parts: list[Any] = [None] * self.count
-        dist.all_gather_object(parts, rows)
+        dist.all_gather_object(parts, rows, group=self.patient)
         return [row for part in parts for row in part]
 
     def mean(self, value: float) -> float:
@@ -75,14 +79,14 @@ class Ranks:
     def barrier(self) -> None:
         """Wait for all ranks."""
         if self.count > 1:
-            dist.barrier()
+            dist.barrier(group=self.patient)
 
     def from_first(self, value: Any) -> Any:
         """The first rank's value, on every rank."""
         if self.count == 1:
             return value
         box = [value]
-        dist.broadcast_object_list(box, src=0)
+        dist.broadcast_object_list(box, src=0, group=self.patient)
         return box[0]
 
 
@@ -104,7 +108,11 @@ def choose_device(wish: str) -> torch.device:
 
 @contextmanager
 def ranks(device: str = "auto") -> Iterator[Ranks]:
-    """Join the other ranks for the time of the block."""
+    """Join the other ranks for the time of the block.
+
+    Raises:
+        TrainingError: another rank died.
+    """
     place = choose_device(device)
     count = int(os.environ.get("WORLD_SIZE", "1"))
     if count == 1:
@@ -114,6 +122,12 @@ def ranks(device: str = "auto") -> Iterator[Ranks]:
         torch.cuda.set_device(place)
     dist.init_process_group("nccl" if place.type == "cuda" else "gloo", timeout=timedelta(seconds=TIMEOUT_S))
     try:
-        yield Ranks(dist.get_rank(), count, place)
+        yield Ranks(dist.get_rank(), count, place, dist.new_group(backend="gloo", timeout=PATIENCE))
+    except RuntimeError as error:
+        if not isinstance(error, dist.DistError) and "gloo" not in str(error):
+            raise
+        raise TrainingError("another rank died, or did not answer", where=f"rank {dist.get_rank()} of {count}",
+                            fix="Look for what that rank said last; the same command goes on from the last "
+                            "checkpoint") from error
     finally:
         dist.destroy_process_group()
