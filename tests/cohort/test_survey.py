@@ -33,7 +33,7 @@ def test_organs(tmp_path: Path) -> None:
     found = surveyed(tmp_path)
     facts = found.fingerprint
     assert facts.n_cases == 12 and facts.n_read == 12 and facts.spatial_dims == 3 and facts.channels == 1
-    assert facts.calibrated and set(facts.dtypes) == {"int16", "float32"}
+    assert all(facts.calibrated) and set(facts.dtypes) == {"int16", "float32"}
     assert len(facts.orientations) > 1 and sum(facts.orientations.values()) == 12
     remarks = " ".join(facts.remarks)
     assert "orientations differ" in remarks and "spacings differ" in remarks and "voxel types differ" in remarks
@@ -49,7 +49,7 @@ def test_a_sample_of_a_large_cohort_is_said(tmp_path: Path) -> None:
     facts = found.fingerprint
     assert facts.n_cases == 20 and facts.n_read == 5 and len(facts.shapes) == 5
     assert "sample of 5 of 20" in facts.remarks[0]
-    assert facts.spatial_dims == 2 and facts.shapes[0] == [1, 96, 96] and not facts.calibrated
+    assert facts.spatial_dims == 2 and facts.shapes[0] == [1, 96, 96] and not any(facts.calibrated)
     assert all(count.of == 20 for count in facts.classes.values())  # labels cost nothing: all are counted
 
 
@@ -77,7 +77,7 @@ def test_no_case_at_all_is_a_cohort_error(tmp_path: Path) -> None:
 
 def test_hippocampus(shared_data: Path) -> None:
     facts = surveyed(shared_data / "hippocampus_msd").fingerprint
-    assert facts.n_cases == 200 and facts.spatial_dims == 3 and facts.median_spacing_mm == (1.0, 1.0, 1.0)
+    assert facts.n_cases == 200 and facts.spatial_dims == 3 and all(s == [1, 1, 1] for s in facts.spacings_mm)
     assert facts.dtypes == {"float32": 160, "uint8": 40}
     assert facts.classes["Anterior"].cases == 50 and 0.02 < (facts.classes["Anterior"].share or 0) < 0.04
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from megavox.models.registry import FAMILIES, build_model, parameter_count, shrink_factor
+from megavox.models.registry import FAMILIES, build_model, multiples, parameter_count
 from megavox.study.sections import DenseNetModel, ModelSection, MonaiModel, ResNetModel, UNetModel
 
 CLASSES = 3
@@ -91,12 +91,10 @@ def test_weights_survive_a_file_and_follow_the_seed(name: str, dims: int, tmp_pa
 
 
 @pytest.mark.parametrize("name", SECTIONS)
-def test_patch_of_the_shrink_factor_fits(name: str) -> None:
+def test_a_patch_of_the_multiples_fits(name: str) -> None:
     section = SECTIONS[name]
-    side = shrink_factor(section)
-    while side < 32:
-        side += shrink_factor(section)
-    model = build_model(section, spatial_dims=2, in_channels=1, out_channels=2, patch=(side, side)).eval()
+    patch = tuple(factor * -(-40 // factor) for factor in multiples(section, (40, 40)))
+    model = build_model(section, spatial_dims=2, in_channels=1, out_channels=2, patch=patch).eval()
     with torch.no_grad():
-        assert model(torch.zeros(1, 1, side, side)).shape[1] == 2
+        assert model(torch.zeros(1, 1, *patch)).shape[1] == 2
     assert parameter_count(model) == sum(p.numel() for p in model.parameters())

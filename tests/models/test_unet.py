@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from megavox.core.errors import StudyError
-from megavox.models.registry import build_model, parameter_count, shrink_factor
+from megavox.models.registry import build_model, multiples, parameter_count
 from megavox.models.unet import UNet, level_strides
 from megavox.study.sections import UNetModel
 
@@ -42,10 +42,10 @@ def test_too_many_levels_are_refused() -> None:
         unet((16, 16, 16), levels=5)
 
 
-@given(levels=st.integers(2, 5), multiples=st.lists(st.integers(1, 9), min_size=2, max_size=3))
-def test_multiples_of_the_shrink_factor_can_be_halved(levels: int, multiples: list[int]) -> None:
+@given(levels=st.integers(2, 5), size=st.lists(st.integers(2, 150), min_size=2, max_size=3))
+def test_the_multiples_can_be_halved(levels: int, size: list[int]) -> None:
     section = UNetModel(family="unet", filters=4, levels=levels)
-    patch = [shrink_factor(section) * multiple for multiple in multiples]
+    patch = [factor * max(1, round(n / factor)) for n, factor in zip(size, multiples(section, size), strict=True)]
     try:
         strides = level_strides(patch, levels)
     except StudyError as error:

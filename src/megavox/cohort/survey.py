@@ -60,7 +60,7 @@ class Fingerprint:
         spacings_mm: `(z, y, x)` voxel spacing of each case read, likewise; 1 where uncalibrated.
         dtypes, modalities, orientations: value -> cases; orientations as `Geometry.axis_codes`.
         modality: what most cases have, "" where the files do not say.
-        calibrated: whether all cases have a voxel size.
+        calibrated: whether each case read has a voxel size in mm.
         classes: class name -> how often.
         remarks: what is odd, as sentences.
     """
@@ -77,21 +77,14 @@ class Fingerprint:
     modality: str
     modalities: dict[str, int]
     orientations: dict[str, int]
-    calibrated: bool
+    calibrated: list[bool]
     classes: dict[str, ClassCount]
     remarks: list[str] = field(default_factory=list)
 
     @property
-    def median_shape(self) -> tuple[float, float, float]:
-        """Median `(Z, Y, X)` in voxels."""
-        z, y, x = np.median(self.shapes, axis=0)
-        return float(z), float(y), float(x)
-
-    @property
-    def median_spacing_mm(self) -> tuple[float, float, float]:
-        """Median `(z, y, x)` in mm."""
-        z, y, x = np.median(self.spacings_mm, axis=0)
-        return float(z), float(y), float(x)
+    def mostly_calibrated(self) -> bool:
+        """Whether more than half of the cases have a voxel size in mm."""
+        return sum(self.calibrated) > len(self.calibrated) / 2
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON."""
@@ -121,7 +114,7 @@ class Survey:
                                + (" (red, green, blue)" if facts.colour else "")),
                 (f"size {order}", _range(np.asarray(facts.shapes)[:, axes], 0)),
                 (f"spacing {order} in mm", _range(np.asarray(facts.spacings_mm)[:, axes], 3)
-                 if facts.calibrated else "not known for all (pixels)"),
+                 if all(facts.calibrated) else "not known for all (pixels)"),
                 ("voxel type", _counts(facts.dtypes)),
                 ("modality", _counts(facts.modalities))]
         if facts.spatial_dims == 3:
@@ -209,7 +202,7 @@ def _facts(catalogue: Catalogue, dims: int, usual: list[tuple[Case, list[Descrip
         shapes=[list(grid.shape) for grid in grids], spacings_mm=[list(grid.spacing_zyx) for grid in grids],
         dtypes=_tally([part.dtype for part in firsts]), modality=next(iter(modalities)), modalities=modalities,
         orientations=_tally([part.geometry.axis_codes() for part in firsts]),
-        calibrated=all(part.geometry.calibrated for part in firsts), classes={})
+        calibrated=[part.geometry.calibrated for part in firsts], classes={})
 
 
 def _remarks(facts: Fingerprint, cases: list[Case], other_dims: int) -> list[str]:
@@ -223,7 +216,11 @@ def _remarks(facts: Fingerprint, cases: list[Case], other_dims: int) -> list[str
     if facts.spatial_dims == 3 and len(facts.orientations) > 1:
         remarks.append(f"orientations differ: {_counts(facts.orientations)}")
     spacings = np.asarray(facts.spacings_mm)
-    if facts.calibrated and np.any(spacings.max(axis=0) > 1.05 * spacings.min(axis=0)):
+    if facts.mostly_calibrated and not all(facts.calibrated):
+        missing = [case.name for case, known in zip(cases, facts.calibrated, strict=True) if not known]
+        remarks.append(f"{len(missing)} images have no voxel size in mm, e.g. {missing[0]}; they are set aside where "
+                       "images are resampled")
+    if all(facts.calibrated) and np.any(spacings.max(axis=0) > 1.05 * spacings.min(axis=0)):
         remarks.append("voxel spacings differ by more than 5 %")
     extents = np.asarray(facts.shapes) * spacings
     ratio = extents / np.median(extents, axis=0)

@@ -103,3 +103,7 @@ def _check_form(image: Image, preparation: Preparation) -> None:
     if image.array.shape[0] != preparation.channels:
         raise ImageError(f"the image has {image.array.shape[0]} channels (shape {image.array.shape})",
                          expected=f"{preparation.channels}, as the rest of the cohort", reason="channels")
+    if preparation.size is None and preparation.spacing_mm is not None and not image.geometry.calibrated:
+        raise GeometryError("the file does not say how large its voxels are, so it cannot be resampled",
+                            expected="a spacing in mm", reason="no spacing",
+                            fix="Add the spacing to the file, or set images.spacing_mm: native")

@@ -4,40 +4,50 @@ A rule gives a value and a sentence why; `megavox new` writes both into the stud
 prints them. Sizes are in array order (z, y, x).
 
 1. Spacing: the median of the cohort along each axis; images are left as they are where all are
-   within 1 % of it, and where they have no spacing in mm.
+   within 1 % of it, and where most have no spacing in mm. To classify volumes it is coarser where the
+   median volume would have more than 96 voxels along an axis.
 2. Size (classify, 2D): the median size, at most 224 pixels a side, in multiples of 32.
 3. Normalisation: CT by the cohort's Hounsfield range, everything else each image by itself.
-4. Patch: the median image after resampling, shrunk along its longest axis until it has no more voxels
-   than the device likes; sides are multiples of what the network halves. A picture to classify is
-   seen whole.
-5. Levels: halve while the smallest side keeps four voxels. Filters: few on a CPU, twice as many on
-   a GPU.
-6. Batch: to segment so many patches that a step has a useful number of voxels, at least 2; to
-   classify 16 or 32 cases, but at most a quarter of them.
-7. Time: a budget rather than steps, since only the machine knows what a step takes.
+4. Levels of a U-Net: as many as halve the longest side of the patch and leave four voxels; an axis
+   that has become thin is not halved further.
+5. Patch: to classify, the whole median image. To segment, the median image after resampling, shrunk
+   along its longest axis until it has no more voxels than the device likes; each side is a multiple
+   of what the network makes of it.
+6. Filters: few on a CPU, twice as many on a GPU.
+7. Batch: to segment so many patches that a step has a useful number of voxels, at least 2; to
+   classify 16 or 32 cases, fewer of large volumes, and at most a quarter of them.
+8. Time: a budget rather than steps, since only the machine knows what a step takes.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from megavox.cohort.survey import Fingerprint
+from megavox.core.errors import StudyError
 from megavox.memory.machine import Machine
+from megavox.models.registry import multiples
 from megavox.study import AUTO, Study
+from megavox.study.sections import UNetModel
 
 PATCH_VOXELS = {("cpu", 3): 48**3, ("gpu", 3): 128**3, ("cpu", 2): 256**2, ("gpu", 2): 512**2}
 BATCH_VOXELS = {("cpu", 3): 48**3, ("gpu", 3): 2 * 128**3, ("cpu", 2): 4 * 256**2, ("gpu", 2): 16 * 512**2}
 BATCH_CASES = {"cpu": 16, "gpu": 32}
+CLASSIFIED_VOXELS = {"cpu": 16 * 224**2, "gpu": 16 * 96**3}
+LEAST_CASES = 4  # to classify; batch normalisation needs some
 MOST_PATCHES = 32
+SMALLEST_SIDE = 8  # within a slice: what one halving needs
+LEVELS = range(6, 1, -1)
 FILTERS = {("unet", "cpu"): 16, ("unet", "gpu"): 32, ("resnet", "cpu"): 32, ("resnet", "gpu"): 64}
 RATES = {("adamw", "segment"): 3e-3, ("adamw", "classify"): 1e-3, ("adam", "segment"): 3e-3, ("adam", "classify"): 1e-3,
          ("sgd", "segment"): 1e-2, ("sgd", "classify"): 1e-2}
 BUDGET_S = {"cpu": 20 * 60.0, "gpu": 2 * 3600.0}
 LARGEST_PICTURE = 224
+LARGEST_VOLUME = 96
 
 
 @dataclass(frozen=True)
@@ -85,23 +95,39 @@ def derive_images(study: Study, cohort: Fingerprint) -> Iterable[Derived]:
 
 
 def _spacing(study: Study, cohort: Fingerprint) -> Iterable[Derived]:
-    dims = cohort.spatial_dims
-    spacings = np.array(cohort.spacings_mm)[:, -dims:]
-    median = np.median(spacings, axis=0)
-    if dims == 2 and study.task.kind == "classify":
-        shapes = np.array(cohort.shapes)[:, -2:]
-        size = [int(min(LARGEST_PICTURE, max(32, 32 * round(n / 32)))) for n in np.median(shapes, axis=0)]
-        if (shapes == size).all():
-            yield Derived("images.spacing_mm", "native", f"all pictures are {size[0]} x {size[1]} already")
-        else:
-            yield Derived("images.size", size, f"the median picture, at most {LARGEST_PICTURE} a side, in "
-                          "multiples of 32")
-            yield Derived("images.spacing_mm", "native", "size is given")
-    elif not cohort.calibrated or (np.abs(spacings / median - 1) < 0.01).all():
-        yield Derived("images.spacing_mm", "native", "all images have one spacing" if cohort.calibrated else
-                      "the files do not say the spacing")
+    dims, classify = cohort.spatial_dims, study.task.kind == "classify"
+    if dims == 2 and classify:
+        yield from _picture_size(np.array(cohort.shapes)[:, -2:])
+    elif not cohort.mostly_calibrated:
+        yield Derived("images.spacing_mm", "native", "the files do not say the spacing")
     else:
-        yield Derived("images.spacing_mm", [float(f"{v:.4g}") for v in median], "the cohort's median along each axis")
+        yield _common_spacing(cohort, LARGEST_VOLUME if classify else None)
+
+
+def _picture_size(shapes: np.ndarray) -> Iterable[Derived]:
+    size = [int(min(LARGEST_PICTURE, max(32, 32 * round(n / 32)))) for n in np.median(shapes, axis=0)]
+    if (shapes == size).all():
+        yield Derived("images.spacing_mm", "native", f"all pictures are {size[0]} x {size[1]} already")
+    else:
+        yield Derived("images.size", size, f"the median picture, at most {LARGEST_PICTURE} a side, in multiples of 32")
+        yield Derived("images.spacing_mm", "native", "size is given")
+
+
+def _common_spacing(cohort: Fingerprint, largest: int | None) -> Derived:
+    """One spacing for all; coarser along axes where the median image has more than `largest` voxels."""
+    dims = cohort.spatial_dims
+    known = np.array(cohort.calibrated)
+    spacings = np.array(cohort.spacings_mm)[known, -dims:]
+    median = np.median(spacings, axis=0)
+    voxels = np.median(np.array(cohort.shapes)[known, -dims:] * spacings, axis=0) / median
+    coarser = np.maximum(voxels / largest, 1) if largest else np.ones(dims)
+    if (coarser > 1).any():
+        why = f"the cohort's median, coarser so that the median image has at most {largest} voxels along an axis"
+    elif known.all() and (np.abs(spacings / median - 1) < 0.01).all():
+        return Derived("images.spacing_mm", "native", "all images have one spacing")
+    else:
+        why = "the cohort's median along each axis"
+    return Derived("images.spacing_mm", [float(f"{v:.4g}") for v in median * coarser], why)
 
 
 def prepared_size(study: Study, cohort: Fingerprint) -> np.ndarray:
@@ -112,6 +138,7 @@ def prepared_size(study: Study, cohort: Fingerprint) -> np.ndarray:
     shapes = np.array(cohort.shapes, float)[:, -dims:]
     if isinstance(study.images.spacing_mm, list):
         shapes = shapes * np.array(cohort.spacings_mm)[:, -dims:] / study.images.spacing_mm
+        shapes = shapes[np.array(cohort.calibrated)]  # the others cannot be resampled and are set aside
     return np.median(shapes, axis=0)
 
 
@@ -124,10 +151,8 @@ def device_kind(study: Study, machine: Machine) -> str:
 def _model(study: Study, size: np.ndarray, kind: str) -> Iterable[Derived]:
     model = study.model
     if model.family == "unet" and model.levels == AUTO:
-        patch = study.batches.patch
-        sides = patch if patch != AUTO else _shrunk(size, 8, PATCH_VOXELS[kind, len(size)])
-        levels = int(np.clip(np.floor(np.log2(min(int(n) for n in sides) / 4)) + 1, 2, 6))
-        yield Derived("model.levels", levels, "halving while the smallest side of the patch keeps four voxels")
+        levels = _levels(model, study.batches.patch, size, PATCH_VOXELS[kind, len(size)])
+        yield Derived("model.levels", levels, "as many as leave four voxels of the longest side of the patch")
     if model.family in ("unet", "resnet") and model.filters == AUTO:
         if model.family == "resnet" and model.weights is not None:
             yield Derived("model.filters", 64, "the weights file has so many")
@@ -139,18 +164,19 @@ def _batches(study: Study, size: np.ndarray, kind: str, machine: Machine, cohort
     section, patch = study.batches, study.batches.patch
     classify = study.task.kind == "classify"
     most = PATCH_VOXELS[kind, len(size)]
-    if patch == AUTO and classify and len(size) == 2:
+    if patch == AUTO and classify:
         patch = [round(float(n)) for n in size]
-        yield Derived("batches.patch", patch, "the whole picture")
+        yield Derived("batches.patch", patch, "the whole image")
     elif patch == AUTO:
-        multiple = 2 ** (int(study.model.levels) - 1) if study.model.family == "unet" else 32
-        patch = _shrunk(size, multiple, most)
+        factors = multiples(study.model, size)
+        patch = _shrunk(size, factors, most)
         yield Derived("batches.patch", patch, f"the median image is {_times(size)} voxels; sides are multiples of "
-                      f"{multiple}, at most {most:,} voxels on a {kind.upper()}")
+                      f"{_times(np.array(factors))}, at most {most:,} voxels on a {kind.upper()}")
     if section.size == AUTO and classify:
-        batch = int(np.clip(cohort.n_cases // 4, 2, BATCH_CASES[kind]))
-        yield Derived("batches.size", batch, f"at most {BATCH_CASES[kind]} on a {kind.upper()}, and a quarter of the "
-                      "cases")
+        fit = max(LEAST_CASES, int(CLASSIFIED_VOXELS[kind] / np.prod(patch)))
+        batch = int(np.clip(cohort.n_cases // 4, 2, min(BATCH_CASES[kind], fit)))
+        yield Derived("batches.size", batch, f"at most {min(BATCH_CASES[kind], fit)} of this size on a {kind.upper()}, "
+                      "and a quarter of the cases")
     elif section.size == AUTO:
         voxels = BATCH_VOXELS[kind, len(size)]
         batch = int(np.clip(round(voxels / np.prod(patch)), 2, MOST_PATCHES))
@@ -178,13 +204,32 @@ def _training(study: Study, kind: str, machine: Machine) -> Iterable[Derived]:
                       "this GPU is faster with it" if fast else "exact, and not slower here")
 
 
-def _shrunk(size: np.ndarray, multiple: int, most: int) -> list[int]:
-    """`size` in multiples, rounded down unless less than a quarter is missing; then the longest side is
-    shortened until at most `most` voxels are left."""
-    sides = [max(multiple, multiple * int(n / multiple + 0.25)) for n in size]
-    while np.prod(sides) > most and max(sides) > multiple:
-        longest = int(np.argmax(sides))
-        sides[longest] -= multiple
+def _levels(model: UNetModel, patch: list[int] | str, size: np.ndarray, most: int) -> int:
+    """The most levels that a patch, or the patch that would be chosen for them, can have."""
+    from megavox.models.unet import level_strides
+
+    for levels in LEVELS:
+        sides = patch if isinstance(patch, list) else _shrunk(
+            size, multiples(model.model_copy(update={"levels": levels}), size), most)
+        try:
+            level_strides(sides, levels)
+        except StudyError:
+            continue
+        return levels
+    return LEVELS[-1]
+
+
+def _shrunk(size: np.ndarray, factors: Sequence[int], most: int) -> list[int]:
+    """`size` in multiples of the factors, rounded down unless less than a quarter is missing, at least 8
+    within a slice; then the longest side is shortened until at most `most` voxels are left."""
+    sides = [max(factor, factor * int(n / factor + 0.25)) for n, factor in zip(size, factors, strict=True)]
+    sides[-2:] = [max(side, SMALLEST_SIDE) for side in sides[-2:]]
+    while np.prod(sides) > most:
+        spare = [side if side > factor else 0 for side, factor in zip(sides, factors, strict=True)]
+        if not any(spare):
+            break
+        longest = int(np.argmax(spare))
+        sides[longest] -= factors[longest]
     return sides
 
 

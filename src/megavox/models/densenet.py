@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from torch import nn
 
 from megavox.core.errors import StudyError
@@ -26,6 +28,6 @@ def build(section: DenseNetModel, *, spatial_dims: int, in_channels: int, out_ch
     return DenseNet121(spatial_dims, in_channels, out_channels, dropout_prob=section.dropout)
 
 
-def shrink_factor(section: DenseNetModel) -> int:
+def multiples(section: DenseNetModel, size: Sequence[float]) -> tuple[int, ...]:
     """32: other sizes go too, but 32 is the least."""
-    return SMALLEST
+    return (SMALLEST,) * len(size)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import inspect
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from torch import Tensor, nn
@@ -45,9 +45,9 @@ def build(section: MonaiModel, *, spatial_dims: int, in_channels: int, out_chann
     return MonaiNetwork(network)
 
 
-def shrink_factor(section: MonaiModel) -> int:
+def multiples(section: MonaiModel, size: Sequence[float]) -> tuple[int, ...]:
     """32: five halvings, the most that MONAI's usual networks make with their default arguments."""
-    return 32
+    return (32,) * len(size)
 
 
 class MonaiNetwork(nn.Module):

@@ -4,7 +4,7 @@ Every model is a plain `torch.nn.Module`: `(B, in_channels, *patch)` to `(B, out
 for the families that segment, to `(B, out_channels)` for those that classify; logits in both cases.
 In training mode a U-Net with deep supervision returns a list of logits, full resolution first.
 
-A new family is one module with `build` and `shrink_factor` (see `unet.py`), and one line below.
+A new family is one module with `build` and `multiples` (see `unet.py`), and one line below.
 """
 
 from __future__ import annotations
@@ -51,9 +51,14 @@ def build_model(section: ModelSection, *, spatial_dims: int, in_channels: int, o
                                   out_channels=out_channels, patch=tuple(patch))
 
 
-def shrink_factor(section: ModelSection) -> int:
-    """A number such that a patch whose sides are multiples of it always fits the network."""
-    return _module(section).shrink_factor(section)
+def multiples(section: ModelSection, size: Sequence[float]) -> tuple[int, ...]:
+    """For each axis a number: a patch of about `size` whose sides are multiples of them fits the network.
+
+    Args:
+        section: `model` of the study; what it says of depth is not `auto`.
+        size: voxels along each axis, (z, y, x) or (y, x).
+    """
+    return _module(section).multiples(section, size)
 
 
 def parameter_count(model: nn.Module) -> int:

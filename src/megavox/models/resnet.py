@@ -30,9 +30,9 @@ def build(section: ResNetModel, *, spatial_dims: int, in_channels: int, out_chan
     return model
 
 
-def shrink_factor(section: ResNetModel) -> int:
+def multiples(section: ResNetModel, size: Sequence[float]) -> tuple[int, ...]:
     """1: any size goes."""
-    return 1
+    return (1,) * len(size)
 
 
 class _Basic(nn.Module):

@@ -35,10 +35,11 @@ def build(section: UNetModel, *, spatial_dims: int, in_channels: int, out_channe
                 deep_supervision=section.deep_supervision)
 
 
-def shrink_factor(section: UNetModel) -> int:
-    """`2**(levels - 1)`; an axis that stays thin needs less."""
+def multiples(section: UNetModel, size: Sequence[float]) -> tuple[int, ...]:
+    """`2**halvings` for each axis, where an axis is halved `levels - 1` times or until it is thin."""
     assert isinstance(section.levels, int), "auto was not resolved"
-    return 2 ** (section.levels - 1)
+    halvings = [max(0, math.floor(math.log2(n / THIN)) + 1) for n in size]
+    return tuple(2 ** min(most, section.levels - 1) for most in halvings)
 
 
 def level_strides(patch: Sequence[int], levels: int) -> list[tuple[int, ...]]:
