@@ -141,22 +141,33 @@ def test_set_changes_values_and_makes_sections() -> None:
 @pytest.mark.parametrize(("change", "words"), [
     ("seed", "is not key.path=value"), ("=3", "is not key.path=value"), ("seed=[1", "not YAML"),
     ("sed=3", "Did you mean seed?"), ("batches.szie=3", "Did you mean size?"), ("seed=x", "found 'x'"),
-    ("name.first=x", "name")])
+    ("name.first=x", "name"),
+    ("training=3", "training: found 3, expected a section. Allowed here (with defaults): steps (auto), budget (null)")])
 def test_a_bad_set_is_told_as_such(change: str, words: str) -> None:
     message = refusal(GOOD, change)
     assert words in message
     assert "--set" in message and change in message
 
 
-@pytest.mark.parametrize(("text", "seconds"), [("90s", 90.0), ("20min", 1200.0), ("1.5h", 5400.0), ("2d", 172800.0),
-                                               ("45", 45.0)])
+@pytest.mark.parametrize(("text", "seconds"), [("90s", 90.0), ("20min", 1200.0), ("1.5h", 5400.0), ("2d", 172800.0)])
 def test_a_budget_is_a_time(text: str, seconds: float) -> None:
     assert parse(GOOD, f"training.budget={text}").training.budget == seconds
 
 
-@pytest.mark.parametrize("text", ["20 minutes", "-5min", "0s", "1.2.3h", "''"])
+@pytest.mark.parametrize("text", ["20 minutes", "-5min", "0s", "1.2.3h", "''", "45"])
 def test_a_budget_that_is_no_time_is_refused(text: str) -> None:
     assert "training.budget" in refusal(GOOD, f"training.budget={text}")
+
+
+@given(seconds=st.one_of(st.integers(1, 10**7), st.floats(0.01, 1e6).map(lambda value: round(value, 3))))
+def test_a_budget_is_shown_as_it_is_read(seconds: float) -> None:
+    study = parse(GOOD, f"training.budget={seconds:.3f}s")
+    assert parse(show_study(study)).training.budget == study.training.budget == pytest.approx(seconds)
+
+
+def test_steps_set_beside_the_budget_of_the_file() -> None:
+    message = refusal(GOOD + "training: {budget: 20min}\n", "training.steps=2")
+    assert message.startswith("--set training.steps=2") and "training.budget=null" in message
 
 
 def test_the_schema_is_valid_and_holds_every_section() -> None:
@@ -202,7 +213,8 @@ fraction = st.floats(0, 0.49)
         "foreground": st.floats(0, 1),
         "augment": st.fixed_dictionaries({"mirror": st.lists(st.sampled_from(["left-right", "up-down"]))})}),
     "training": st.fixed_dictionaries({
-        "budget": st.one_of(st.none(), st.integers(1, 500).map(lambda n: f"{n}min"), st.floats(1e-3, 1e9)),
+        "budget": st.one_of(st.none(), st.integers(1, 500).map(lambda n: f"{n}min"),
+                            st.floats(1e-3, 1e9).map(lambda s: f"{s:.3f}s")),
         "optimiser": st.fixed_dictionaries({"rate": st.floats(1e-12, 10), "betas": st.tuples(fraction, fraction).map(
             list)})}),
     "task": st.fixed_dictionaries({"kind": st.just("segment"), "classes": st.dictionaries(

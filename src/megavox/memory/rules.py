@@ -45,7 +45,7 @@ LEVELS = range(6, 1, -1)
 FILTERS = {("unet", "cpu"): 16, ("unet", "gpu"): 32, ("resnet", "cpu"): 32, ("resnet", "gpu"): 64}
 RATES = {("adamw", "segment"): 3e-3, ("adamw", "classify"): 1e-3, ("adam", "segment"): 3e-3, ("adam", "classify"): 1e-3,
          ("sgd", "segment"): 1e-2, ("sgd", "classify"): 1e-2}
-BUDGET_S = {"cpu": 20 * 60.0, "gpu": 2 * 3600.0}
+BUDGET = {"cpu": "20min", "gpu": "2h"}
 LARGEST_PICTURE = 224
 LARGEST_VOLUME = 96
 
@@ -190,8 +190,8 @@ def _batches(study: Study, size: np.ndarray, kind: str, machine: Machine, cohort
 def _training(study: Study, kind: str, machine: Machine) -> Iterable[Derived]:
     training = study.training
     if training.steps == AUTO and training.budget is None:
-        yield Derived("training.budget", BUDGET_S[kind], f"{BUDGET_S[kind] / 60:g} minutes on a {kind.upper()}; the "
-                      "number of steps is fixed from the rate measured at the start")
+        yield Derived("training.budget", BUDGET[kind], f"for a start on a {kind.upper()}; the number of steps is fixed "
+                      "from the rate measured then")
     if training.optimiser.rate == AUTO:
         name, task = training.optimiser.name, study.task.kind
         yield Derived("training.optimiser.rate", RATES[name, task], f"what {name} takes well to {task}")

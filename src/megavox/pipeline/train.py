@@ -14,6 +14,7 @@ from megavox.pipeline.plan import derived_plan
 from megavox.pipeline.project import Project, study_hash
 from megavox.pipeline.workshop import Workshop
 from megavox.study import AUTO, Study, show_study
+from megavox.study.duration import duration_text
 from megavox.training.checkpoint import Progress, best_checkpoint, load_weights
 from megavox.training.loop import train as run_loop
 from megavox.training.parallel import Ranks, ranks
@@ -110,7 +111,7 @@ def _with_steps(workshop: Workshop, here: Ranks, begin: float) -> Study:
     looks = int(min(max(VALIDATION_SHARE * budget / validation, 1), study.training.validations))
     steps = steps_in(budget, time.perf_counter() - begin, rate.step_s, validation, looks)
     if here.first:
-        say(f"{steps} steps fit {budget / 60:.3g} minutes: {rate.step_s:.3f} s a step, {validation:.1f} s a validation")
+        say(f"{steps} steps fit {duration_text(budget)}: {rate.step_s:.3f} s a step, {validation:.1f} s a validation")
     section = study.training.model_copy(update={"steps": steps, "budget": None, "validations": looks})
     return study.model_copy(update={"training": section})
 

@@ -168,8 +168,13 @@ def _explain(item: Any, data: dict[str, Any], lines: dict[Path_, str], where: Pa
         return f"{place}: {key}: no such {item['ctx']['discriminator']} {found!r}.{hint} Allowed: {tags}."
     message = item["msg"].removeprefix("Value error, ").rstrip(".")
     if kind == "value_error":
-        return f"{place}: {key}: {message}."
+        # A combination of keys is blamed on the one that was changed last.
+        changed = [line for at, line in lines.items() if at[:len(path)] == path and line.startswith("--set")]
+        return f"{(changed or [place])[-1]}: {key}: {message}."
     found = item.get("input")
+    if kind == "model_type":
+        sections = _members(model.model_fields[str(path[-1])]) if model else []
+        return f"{place}: {key}: found {found!r}, expected a section. {' Or: '.join(map(_allowed_keys, sections))}"
     hint = ""
     if kind == "literal_error" and isinstance(found, str):
         allowed = [word.strip("',") for word in item["ctx"]["expected"].split()]

@@ -6,11 +6,12 @@
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from megavox.study.duration import Seconds
 
 AUTO: Literal["auto"] = "auto"
 Auto = Literal["auto"]
@@ -298,22 +299,6 @@ ModelSection = Annotated[UNetModel | ResNetModel | DenseNetModel | MonaiModel, F
 # ---------------------------------------------------------------- training and after
 
 
-_SECONDS = {"s": 1.0, "min": 60.0, "h": 3600.0, "d": 86400.0}
-
-
-def seconds(value: object) -> object:
-    """`90s`, `20min`, `1.5h`, `2d` to seconds; numbers pass."""
-    match = re.fullmatch(r"\s*([0-9.]+)\s*(s|min|h|d)\s*", value) if isinstance(value, str) else None
-    if match:
-        return float(match[1]) * _SECONDS[match[2]]
-    if isinstance(value, str):
-        raise ValueError("a time such as 90s, 20min, 1.5h or 2d")
-    return value
-
-
-Seconds = Annotated[float, BeforeValidator(seconds), Field(gt=0)]
-
-
 class OptimiserSection(Section):
     """The optimiser and its schedule."""
 
@@ -350,7 +335,7 @@ class TrainingSection(Section):
     @model_validator(mode="after")
     def _one_of(self) -> TrainingSection:
         if self.budget is not None and self.steps != AUTO:
-            raise ValueError("give either steps or budget")
+            raise ValueError("give either steps or budget; `training.budget=null` takes the budget away")
         return self
 
 
