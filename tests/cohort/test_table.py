@@ -18,7 +18,7 @@ text = st.text(st.characters(codec="utf-8", exclude_characters="\0\r"), min_size
 paths = st.lists(text.map(lambda t: t.replace("/", "")).filter(lambda t: t not in ("", ".", "..")), min_size=1,
                  max_size=3).map(lambda parts: Path("/", *parts))
 files = st.lists(paths, min_size=1, max_size=3).map(tuple)
-names = text.filter(lambda name: name != "-")  # a target of "-" stands for none
+names = st.one_of(st.sampled_from(["-", "--", "%2D", "", ";", "%", "\r", "\0", " "]), st.text(max_size=12))
 classes = st.lists(names, max_size=3).map(tuple)
 series = st.lists(files, min_size=1, max_size=3).map(tuple)
 cases = st.builds(Case, text, text, st.one_of(st.just(""), text), images=series,
@@ -40,6 +40,13 @@ def test_separators_in_file_names_are_kept(tmp_path):
     case = Case("c", "s", "", ((odd, Path("/x")), (Path("/y"),)), (odd,), ("p;q", "r"))
     write_cohort(tmp_path / "cohort.csv", [Entry(case, "k", "train")])
     assert read_cohort(tmp_path / "cohort.csv")[0].case == case
+
+
+def test_a_class_called_minus_is_not_an_unknown_target(tmp_path):
+    case = Case("c", "s", "", ((Path("/x"),),), labels=("-",))
+    unknown = Case("d", "s", "", ((Path("/y"),),), labels=None)
+    write_cohort(tmp_path / "cohort.csv", [Entry(case, "k", "train"), Entry(unknown, "k", "train")])
+    assert [entry.case for entry in read_cohort(tmp_path / "cohort.csv")] == [case, unknown]
 
 
 def test_plain_names_stay_as_they_are(tmp_path):

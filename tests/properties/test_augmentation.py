@@ -149,4 +149,4 @@ def test_low_resolution_loses_detail_and_not_place():
     assert np.corrcoef(found[0].ravel(), slow.ravel())[0, 1] > 0.99 and found[1].std() < 0.8 * fast.std()
     ramp = change_intensities(x[None].astype(np.float32), Augmentation(STAY, coarsen=2.0))[0]
     moved = (ramp - x)[..., 4:-4]
-    assert np.ptp(moved) < 0.01 and abs(moved.mean()) < 0.51, "at most the half voxel of the nearest neighbour"
+    assert np.ptp(moved) < 0.01 and abs(moved.mean()) < 0.05

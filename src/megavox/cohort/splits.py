@@ -18,7 +18,9 @@ def deal(subjects: Sequence[str], strata: np.ndarray, shares: Mapping[str, float
 
     Subjects are taken in a seeded random order, those with most cases first; each goes to the part
     whose shortage it reduces most, summed over strata (greedy grouped stratification, after
-    Sechidis 2011, "On the stratification of multi-label data").
+    Sechidis 2011, "On the stratification of multi-label data"). When no more subjects are left than
+    there are parts without any, each of these parts gets one: a share above zero is never left empty
+    where there are subjects enough.
 
     Args:
         subjects: subject of each case, `(N,)`.
@@ -41,13 +43,17 @@ def deal(subjects: Sequence[str], strata: np.ndarray, shares: Mapping[str, float
     missing = wanted.copy()
     weight = 1 / totals  # a rare class counts as much as a frequent one
     dealt = [""] * len(subjects)
-    for number in sorted(order, key=lambda i: -len(groups[names[i]])):
+    empty = {p for p, part in enumerate(parts) if shares[part] > 0}
+    for left, number in zip(range(len(names), 0, -1), sorted(order, key=lambda i: -len(groups[names[i]])),
+                            strict=True):
         cases = groups[names[number]]
         gain = members[cases].sum(axis=0)
+        choice = sorted(empty) if left <= len(empty) else range(len(parts))
         cost = [((missing[p] - gain) ** 2 * weight / np.maximum(wanted[p], 1e-9)).sum()
-                - (missing[p] ** 2 * weight / np.maximum(wanted[p], 1e-9)).sum() for p in range(len(parts))]
-        best = int(np.argmin(cost))
+                - (missing[p] ** 2 * weight / np.maximum(wanted[p], 1e-9)).sum() for p in choice]
+        best = choice[int(np.argmin(cost))]
         missing[best] -= gain
+        empty.discard(best)
         for case in cases:
             dealt[case] = parts[best]
     return dealt

@@ -15,6 +15,7 @@ from megavox.core.files import read_csv, write_csv
 
 COLUMNS = ("case", "subject", "session", "part", "key", "target", "unknown", "shape", "spacing_mm", "remarks",
            "images", "masks")
+_ESCAPES = str.maketrans({sign: f"%{ord(sign):02X}" for sign in "%;|\r\n\0"})
 
 
 @dataclass(frozen=True)
@@ -32,12 +33,13 @@ class Entry:
 def write_cohort(path: Path, entries: Sequence[Entry]) -> None:
     """Write cohort.csv.
 
-    Channels are separated by `|`, the files of a series and classes by `;`. These two, and `%`, are
-    written as in a web address (`%7C`, `%3B`, `%25`) where they stand in a name.
+    Channels are separated by `|`, the files of a series and classes by `;`. These two, `%`, line breaks
+    and NUL are written as in a web address (`%7C`, `%3B`, `%25`, ...) where they stand in a name. A target of
+    `-` is unknown, so a lone class of that name is written `%2D`; an empty name is a lone `%`.
     """
     write_csv(path, COLUMNS, [{
         "case": e.case.name, "subject": e.case.subject, "session": e.case.session, "part": e.part, "key": e.key,
-        "target": "-" if e.case.labels is None else _joined(e.case.labels), "unknown": _joined(e.case.unknown),
+        "target": _target(e.case.labels), "unknown": _joined(e.case.unknown),
         "shape": e.shape, "spacing_mm": e.spacing_mm, "remarks": e.remarks,
         "images": "|".join(_joined(files) for files in e.case.images),
         "masks": _joined(e.case.masks)} for e in entries])
@@ -66,12 +68,18 @@ def _case(row: Mapping[str, str]) -> Case:
                 labels=None if row["target"] == "-" else _parted(row["target"]), unknown=_parted(row["unknown"]))
 
 
+def _target(labels: Sequence[str] | None) -> str:
+    if labels is None:
+        return "-"
+    return "%2D" if tuple(labels) == ("-",) else _joined(labels)
+
+
 def _joined(names: Iterable[object]) -> str:
-    return ";".join(str(name).replace("%", "%25").replace(";", "%3B").replace("|", "%7C") for name in names)
+    return ";".join(str(name).translate(_ESCAPES) or "%" for name in names)
 
 
 def _parted(text: str) -> tuple[str, ...]:
-    return tuple(unquote(part) for part in text.split(";") if part)
+    return tuple("" if part == "%" else unquote(part) for part in text.split(";") if part)
 
 
 def _files(text: str) -> Files:

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import os
 import re
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -33,7 +33,7 @@ class Found:
 
     Attributes:
         paths: one file, or the files of a DICOM series; give them to `read_image`.
-        name: safe as a file name; unique among the DICOM series of one search.
+        name: unique among the DICOM series of one search, and among the images of one folder.
         subject: PatientID, or "".
         session: StudyDate, else StudyInstanceUID, or "".
         kind: name of the format.
@@ -54,7 +54,12 @@ class FoundImages(NamedTuple):
 
 
 def find_images(folder: Path) -> FoundImages:
-    """Every image under `folder`, in the order of their paths. Reads headers, never voxels."""
+    """Every image under `folder`, in the order of their paths. Reads headers, never voxels.
+
+    An image is called as its file without the ending. Files of one folder that differ in the ending alone
+    (`x.png` beside `x.jpg`) are images of their own, whether copies or not, and keep the ending in their
+    names (`x-png`, `x-jpg`), so that nobody takes them for one image or for its channels.
+    """
     images: list[Found] = []
     unusable: list[tuple[Path, ImageError]] = []
     series: dict[tuple[object, ...], list[Header]] = defaultdict(list)
@@ -78,7 +83,7 @@ def find_images(folder: Path) -> FoundImages:
             if not _is_directory(path):
                 unusable.append((path, error))
     images += _named(list(series.values()))
-    return FoundImages(sorted(images, key=lambda f: f.paths[0]), unusable)
+    return FoundImages(_told_apart(sorted(images, key=lambda f: f.paths[0])), unusable)
 
 
 def _files(folder: Path) -> Iterator[Path]:
@@ -109,6 +114,31 @@ def _series_key(header: Header) -> tuple[object, ...]:
     turned = tuple(round(v, 2) + 0.0 for v in first.orientation)
     series = header.series or (header.path.parent, header.series_number)
     return (series, first.shape, turned, header.samples, header.sop_class)
+
+
+def _told_apart(images: list[Found]) -> list[Found]:
+    """The images, with the ending in the names of those that would be called alike in one folder.
+
+    DICOM keeps its names: they are unique, and masks and tables go by them.
+    """
+    def called(image: Found) -> tuple[Path, str]:
+        return image.paths[0].parent, image.name.lower()
+
+    counts = Counter(map(called, images))
+    stays = [image.kind == dicom.name or counts[called(image)] == 1 for image in images]
+    taken = {called(image) for image, stay in zip(images, stays, strict=True) if stay}
+    found = []
+    for image, stay in zip(images, stays, strict=True):
+        if not stay:
+            ending = image.paths[0].name[len(image.name):].strip(".").replace(".", "-") or image.kind
+            base, count = f"{image.name}-{ending}", 1
+            image = replace(image, name=base)
+            while called(image) in taken:
+                count += 1
+                image = replace(image, name=f"{base}-{count}")
+            taken.add(called(image))
+        found.append(image)
+    return found
 
 
 def _named(groups: list[list[Header]]) -> list[Found]:

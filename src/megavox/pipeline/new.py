@@ -41,7 +41,7 @@ def new(folder: Path) -> Draft:
     """Draft a study for a folder of images.
 
     Raises:
-        CohortError: no layout fits, or no case is usable.
+        CohortError: there is no such folder, no layout fits, or no case is usable.
     """
     folder = folder.resolve()
     layout, guess = recognise_folder(folder)
@@ -58,6 +58,7 @@ def new(folder: Path) -> Draft:
     if not found.cases:
         raise CohortError("the layout is known, but no case is usable"
                           + (f": {found.rejected[0].message}" if found.rejected else ""), where=folder)
+    found.remarks = [*guess.remarks, *found.remarks]
     looked = survey(found, study.cohort, study.task)
     derived = derive(study, looked.fingerprint, this_machine())
     comments = dict(guess.comments)
@@ -74,7 +75,7 @@ def _put(data: dict[str, Any], one: Derived) -> None:
     parts = one.key.split(".")
     for part in parts[:-1]:
         place = place.setdefault(part, {})
-    place[parts[-1]] = f"{one.value / 60:g}min" if one.key == "training.budget" else one.value
+    place[parts[-1]] = one.value
 
 
 def _plain(value: Any) -> Any:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from megavox.cohort.layouts import bids, decathlon, dicom, folders, table
 from megavox.cohort.layouts.guess import Guess, Layout
-from megavox.cohort.layouts.listing import files_in, folders_in, need_folder, some
+from megavox.cohort.layouts.listing import files_in, folders_in, need_given_folder, some
 from megavox.core.errors import CohortError
 
 LAYOUTS: dict[str, Layout] = {module.LAYOUT.name: module.LAYOUT
@@ -24,9 +24,9 @@ def recognise_folder(folder: Path) -> tuple[str, Guess]:
     """Name of the layout of `folder` and the study sections guessed from it.
 
     Raises:
-        CohortError: no layout fits, or the one that does needs something mended first.
+        CohortError: there is no such folder, no layout fits, or the one that does needs something mended first.
     """
-    need_folder(folder, "the folder")
+    need_given_folder(folder)
     almost: list[CohortError] = []
     for name, layout in LAYOUTS.items():
         try:

@@ -110,9 +110,10 @@ def recognise(folder: Path) -> Guess | None:
     unions = _unions(list(files))
     kept = [suffix for suffix in sorted(files) if suffix not in unions]
     task: dict[str, Any] = {"kind": "segment"}
-    if len(kept) == 1 and len(values := values_in(files[kept[0]], most=10)) > 1 and max(values) < 127:
-        task["classes"] = {f"class {value}": value for value in values}
-        comments["task.classes"] = (f"the values found in up to 10 masks {kept[0]!r}; give them names")
+    values = values_in(files[kept[0]]) if len(kept) == 1 else None
+    if values and len(values.counts) > 1 and max(values.counts) < 127:
+        task["classes"] = values.classes(folder / LABELS)
+        comments["task.classes"] = f"{values.comment} (masks {kept[0]!r})"
     else:
         names = [_class_name(suffix) for suffix in kept]
         names = [name if names.count(name) == 1 else suffix for name, suffix in zip(names, kept, strict=True)]
@@ -122,7 +123,7 @@ def recognise(folder: Path) -> Guess | None:
     if unions:
         comments["cohort.masks"] = f"left out as their names are unions of others: {some(sorted(unions))}"
     return Guess({"layout": "bids", "folder": str(folder), "image_suffixes": [image_suffix], "masks": kept},
-                 task, {"channels": [image_suffix]}, comments)
+                 task, {"channels": [image_suffix]}, comments, values.remarks if values else [])
 
 
 def _class_name(suffix: str) -> str:

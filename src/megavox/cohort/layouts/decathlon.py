@@ -37,6 +37,7 @@ def recognise(folder: Path) -> Guess | None:
         return None
     said = _dataset_json(folder)
     comments: dict[str, str] = {}
+    remarks: list[str] = []
     task: dict[str, Any] = {"kind": "segment"}
     if "labels" in said:
         task["classes"], ignore, notes = _classes(said["labels"], folder / "dataset.json")
@@ -46,15 +47,14 @@ def recognise(folder: Path) -> Guess | None:
         if notes:
             comments["task.classes"] = notes
     else:
-        masks = images_in(folder / "labelsTr")
-        values = values_in(masks, most=10)
-        if not values:
+        values = values_in(images_in(folder / "labelsTr"))
+        if not values.counts:
             raise CohortError("neither dataset.json nor a mask says which classes there are",
                               where=folder, expected="dataset.json with `labels`, or masks in labelsTr",
                               fix="Add dataset.json, or write task.classes in the study file by hand")
-        task["classes"] = {f"class {value}": value for value in values}
-        comments["task.classes"] = (f"there is no dataset.json with labels: these are the values found in "
-                                    f"{min(10, len(masks))} of {len(masks)} masks; give them names")
+        task["classes"] = values.classes(folder / "labelsTr")
+        comments["task.classes"] = f"there is no dataset.json with labels: these are {values.comment}"
+        remarks += values.remarks
     images: dict[str, Any] = {}
     names = _channel_names(said)
     if names:
@@ -63,7 +63,7 @@ def recognise(folder: Path) -> Guess | None:
     if visits:
         comments["cohort.layout"] = (f"{visits} case names end in a visit (such as _visit2 or _V1): what "
                                      "stands before it is taken for the subject, and splits keep it together")
-    return Guess({"layout": "decathlon", "folder": str(folder)}, task, images, comments)
+    return Guess({"layout": "decathlon", "folder": str(folder)}, task, images, comments, remarks)
 
 
 def catalogue(section: DecathlonCohort, task: SegmentTask) -> Catalogue:

@@ -37,11 +37,11 @@ def recognise(folder: Path) -> Guess | None:
     comments = {"cohort.layout": f"there are DICOM files, e.g. {first.relative_to(folder)}"}
     for place in folders_in(folder):
         masks = images_in(place, endings=VOLUMES)
-        if place.name.lower() in _MASK_FOLDERS and (values := values_in(masks, most=10)):
+        if place.name.lower() in _MASK_FOLDERS and (values := values_in(masks)).counts:
             cohort["masks"] = str(place)
             comments["cohort.masks"] = f"{len(masks)} masks; each must be called as its series"
-            comments["task.classes"] = "the values found in up to 10 masks; give them names"
-            return Guess(cohort, {"kind": "segment", "classes": {f"class {v}": v for v in values}}, {}, comments)
+            comments["task.classes"] = values.comment
+            return Guess(cohort, {"kind": "segment", "classes": values.classes(place)}, {}, comments, values.remarks)
     for path in sorted(folder.glob("*.csv")):
         table = read_table(path)
         if key := _key(table):

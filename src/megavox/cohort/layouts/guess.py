@@ -20,12 +20,14 @@ class Guess:
         images: the `images:` section (only what the folder tells).
         comments: key path, such as "cohort.subject_column" -> what was guessed and why. Nothing is
             guessed silently: whoever writes the study file writes these beside the keys.
+        remarks: what the guess rests on that may mislead, for the table of what is odd.
     """
 
     cohort: dict[str, Any]
     task: dict[str, Any]
     images: dict[str, Any] = field(default_factory=dict)
     comments: dict[str, str] = field(default_factory=dict)
+    remarks: list[str] = field(default_factory=list)
 
 
 @dataclass(frozen=True)

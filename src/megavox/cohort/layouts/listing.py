@@ -57,18 +57,40 @@ def folders_in(folder: Path) -> list[Path]:
 
 
 def need_folder(folder: Path, what: str) -> Path:
-    """`folder` itself.
+    """`folder` itself, which a study file names.
 
     Raises:
-        CohortError: it is not there; names what is there instead.
+        CohortError: it is not there, or is a file; names what is there instead.
     """
     if folder.is_dir():
         return folder
+    there, near = _instead_of(folder)
+    raise CohortError(f"{what} {'is a file' if folder.exists() else 'is not there'}", where=folder,
+                      expected=f"a folder; {there}", fix=near or "Correct cohort.folder in the study file")
+
+
+def need_given_folder(folder: Path) -> None:
+    """Check a folder that the user gave by hand: there is no study file that could be corrected.
+
+    Raises:
+        CohortError: it is not there, or is a file.
+    """
+    if folder.is_dir():
+        return
+    if folder.exists():
+        raise CohortError("this is a file, not a folder", where=folder, expected="a folder with images",
+                          fix=f"Give the folder that holds it: {folder.parent}")
+    there, near = _instead_of(folder)
+    raise CohortError("there is no such folder", where=folder, expected=f"a folder with images; {there}",
+                      fix=near or "Check the path")
+
+
+def _instead_of(folder: Path) -> tuple[str, str]:
+    """What the nearest folder above a missing one holds, and a hint if one of these has a similar name."""
     parent = next(place for place in folder.parents if place.is_dir())
     there = [path.name for path in folders_in(parent)]
-    raise CohortError(f"{what} is not there", where=folder,
-                      expected=f"a folder; {parent} holds {some(there) or 'no folders'}",
-                      fix=did_you_mean(folder.name, there) or "Correct cohort.folder in the study file")
+    return (f"{parent} holds {some(there) or 'no folders'}",
+            did_you_mean(folder.relative_to(parent).parts[0], there))
 
 
 def did_you_mean(word: str, words: Iterable[str]) -> str:

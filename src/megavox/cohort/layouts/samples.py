@@ -1,29 +1,93 @@
-"""Looking into a few files of a folder, to guess what the study file should say."""
+"""Looking into the files of a folder, to guess what the study file should say.
+
+All masks are read for the classes, since a rare class may stand in a single one; beyond `MOST_MASKS` an
+evenly spread choice of so many is, and `MaskValues` says so.
+"""
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
 import numpy as np
 
-from megavox.core.errors import ImageError
+from megavox.cohort.layouts.listing import some
+from megavox.core.errors import CohortError, ImageError
+from megavox.core.progress import track
 from megavox.images.formats import read_image
 
 T = TypeVar("T")
+MOST_MASKS = 500
+MOST_CLASSES = 250  # masks are stored in one byte
 
 
-def values_in(masks: Sequence[Path], most: int) -> list[int]:
-    """Whole values other than 0 in an evenly spaced choice of at most `most` masks; unreadable ones are skipped."""
-    found: set[int] = set()
-    for path in evenly(masks, most):
+@dataclass(frozen=True)
+class MaskValues:
+    """Whole values other than 0 that were found in masks.
+
+    Attributes:
+        counts: value -> masks that have it, in order of value.
+        looked: masks that were opened.
+        unreadable: how many of these could not be read.
+        of: masks there are.
+    """
+
+    counts: dict[int, int]
+    looked: int
+    unreadable: int
+    of: int
+
+    def classes(self, where: Path) -> dict[str, int]:
+        """A class for each value, named after it.
+
+        Raises:
+            CohortError: too many values; `where` is the folder of the masks.
+        """
+        if len(self.counts) > MOST_CLASSES:
+            raise CohortError(f"the masks have {len(self.counts)} different values besides 0, too many for classes",
+                              where=where, expected=f"at most {MOST_CLASSES}: a whole number a class, as masks have",
+                              fix="Check that these are masks and not images, or were not saved as JPEG")
+        return {f"class {value}": value for value in self.counts}
+
+    @property
+    def comment(self) -> str:
+        """Where the classes come from, for the study file."""
+        looked = f"all {self.of}" if self.looked == self.of else f"{self.looked} of {self.of}"
+        spread = "" if self.looked == self.of else ", evenly spread"
+        broken = f" ({self.unreadable} could not be read)" if self.unreadable else ""
+        masks = some([f"{value} in {count}" for value, count in self.counts.items()], 30)
+        return f"the values found in {looked} masks{spread}{broken}; masks with each: {masks}. Give them names"
+
+    @property
+    def remarks(self) -> list[str]:
+        """That not all masks were read, if so."""
+        if self.looked == self.of:
+            return []
+        return [f"only {self.looked} of {self.of} masks were read for the classes, evenly spread: a class that "
+                "stands in none of these is missing from task.classes"]
+
+
+def values_in(masks: Sequence[Path]) -> MaskValues:
+    """Values of all masks, or of `MOST_MASKS` evenly spread ones; one mask is in memory at a time."""
+    counts: Counter[int] = Counter()
+    chosen, unreadable = evenly(masks, MOST_MASKS), 0
+    for path in track(chosen, "reading masks", total=len(chosen)):
         try:
-            values = np.unique(read_image(path).array)
+            counts.update(_whole_values(read_image(path).array))
         except ImageError:
-            continue  # the catalogue's check of every image sets it aside with its reason
-        found |= {int(value) for value in values if np.isfinite(value) and value == int(value)}
-    return sorted(found - {0})
+            unreadable += 1  # the catalogue's check of every image sets it aside with its reason
+    return MaskValues(dict(sorted(counts.items())), len(chosen), unreadable, len(masks))
+
+
+def _whole_values(mask: np.ndarray) -> set[int]:
+    found: set[int] = set()
+    for plane in mask.reshape(-1, *mask.shape[-2:]):  # sorting planes is fast, and copies no volume
+        values = np.unique(plane)
+        found.update(int(value) for value in values[np.isfinite(values)] if value == int(value))
+    return found - {0}
 
 
 def evenly(items: Sequence[T], most: int) -> list[T]:
