@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import resource
 from collections.abc import Generator
 from dataclasses import asdict, replace
 from pathlib import Path
 
 import nibabel  # noqa: F401 - imported when first needed; here it is imported once for all that are killed
+import numpy as np
 import pytest
 import scipy.ndimage  # noqa: F401
 
 from megavox.cohort.case import Case
 from megavox.core.errors import MachineError
 from megavox.core.files import write_json
+from megavox.images.geometry import Geometry
+from megavox.images.nifti import write_nifti
+from megavox.images.prepare import Preparation
 from megavox.phantoms import write_segment_cohort
 from megavox.store.build import build_store
 from megavox.store.pack import case_key, pack_case
@@ -62,5 +67,30 @@ def pack_with_deadly_files(root: Path) -> None:
     (source / "cut.nii").write_bytes((source / "one.nii").read_bytes()[:600])
     cases[2] = replace(cases[2], images=((source / "cut.nii",),))
     records, rejected = build_store(root / "store", cases, VOLUME, ORGAN_TASK, seed=SEED, workers=1,
+                                    one_mask_a_class=False)
+    write_json(root / "outcome.json", {"packed": sorted(records), "rejected": [asdict(one) for one in rejected]})
+
+
+def pack_beyond_memory(root: Path) -> None:
+    """Pack cases, of which one would be huge when resampled and one says so in its header, with 6 GiB of memory."""
+    resource.setrlimit(resource.RLIMIT_AS, (6 << 30, 6 << 30))
+    cases = [tiny_case(root, f"case{number}") for number in range(5)]
+    metres = Geometry((8, 9, 7), (1000.0, 1500.0, 2000.0))
+    write_nifti(root / "case1.nii", np.arange(504, dtype=np.int16).reshape(1, 7, 9, 8), metres)
+    write_nifti(root / "case1_mask.nii", np.ones((1, 7, 9, 8), np.uint8), metres)
+    header = bytearray((root / "case3.nii").read_bytes()[:352])
+    header[42:48] = np.array([1550, 1550, 1550], "<i2").tobytes()
+    with (root / "case3.nii").open("wb") as stream:
+        stream.write(header)
+        stream.truncate(352 + 2 * 1550**3)  # sparse
+    records, rejected = build_store(root / "store", cases, Preparation(3, 1, spacing_mm=(1.0, 1.0, 1.0)), ORGAN_TASK,
+                                    seed=SEED, workers=2, one_mask_a_class=False)
+    write_json(root / "outcome.json", {"packed": sorted(records), "rejected": [asdict(one) for one in rejected]})
+
+
+def pack_hungry(root: Path) -> None:
+    """Pack small cases, of which one finds no memory the first time that it is read."""
+    cases = [tiny_case(root, name) for name in ("a", "hungry", "b")]
+    records, rejected = build_store(root / "store", cases, VOLUME, ORGAN_TASK, seed=SEED, workers=2,
                                     one_mask_a_class=False)
     write_json(root / "outcome.json", {"packed": sorted(records), "rejected": [asdict(one) for one in rejected]})

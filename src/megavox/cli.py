@@ -1,7 +1,7 @@
 """The command line: arguments and printing, nothing else.
 
 Exit status: 0 done; 2 the user can mend it (a message, no traceback); 1 our fault (a traceback file);
-75 training was asked to stop by SIGTERM or SIGUSR1 and goes on when started again; 130 Ctrl-C.
+75 packing or training was asked to stop by SIGTERM or SIGUSR1 and goes on when started again; 130 Ctrl-C.
 """
 
 from __future__ import annotations
@@ -110,12 +110,9 @@ def predict(study: StudyFile, workspace: WorkspaceOption = None, change: SetOpti
             output: Annotated[Path | None, typer.Option("--output", metavar="FOLDER", help="where the predictions "
                                                         "go")] = None) -> None:
     """Predict a folder of images, or the study's own test cases."""
-    from megavox.core.errors import WorkspaceError
     from megavox.pipeline.predict import predict as stage
 
     project = _project(study, workspace, change, run)
-    if source is not None and not source.is_dir():
-        raise WorkspaceError("there is no such folder", where=source, fix="Give --input an existing folder")
     _tell("predict", stage(project, source, output), project)
 
 
@@ -286,14 +283,16 @@ def main(arguments: list[str] | None = None) -> int:
     from megavox.core.errors import MegavoxError
 
     try:
-        status = app(arguments, standalone_mode=False)
-        return int(status or 0)
+        status = int(app(arguments, standalone_mode=False) or 0)
+        if status == 130:  # what newer Typers make of a KeyboardInterrupt
+            raise KeyboardInterrupt
+        return status
     except typer.Exit as exit_:
         return exit_.exit_code
     except MegavoxError as error:
         print(f"megavox: {error}", file=sys.stderr)
         return 2
-    except (KeyboardInterrupt, typer.Abort):  # Typer turns the first into the second
+    except (KeyboardInterrupt, typer.Abort):  # older Typers turn the first into the second
         print("megavox: stopped; the same command goes on from here", file=sys.stderr)
         return 130
     except _WRONG_ARGUMENTS as error:
@@ -308,11 +307,10 @@ _WRONG_ARGUMENTS: type[Exception] = typer.BadParameter.__mro__[2]
 
 
 def _other_end(error: Exception) -> int:
-    from megavox.pipeline.train import Stopped
+    from megavox.core.signals import Stopped
 
     if isinstance(error, Stopped):
-        print(f"megavox: stopped after step {error.step}; a checkpoint was written and the same command goes on",
-              file=sys.stderr)
+        print(f"megavox: {error.text}", file=sys.stderr)
         return error.status
     path = Path(f"megavox-error-{datetime.now():%Y%m%d-%H%M%S}.txt").resolve()
     if not os.access(path.parent, os.W_OK):

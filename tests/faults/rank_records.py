@@ -20,6 +20,7 @@ import torch
 from torch import nn
 
 from megavox.batches.samples import Sample, Samples
+from megavox.core.signals import Stop
 from megavox.pipeline.plan import derived_plan
 from megavox.pipeline.project import Project
 from megavox.pipeline.workshop import Workshop
@@ -28,7 +29,6 @@ from megavox.tasks.registry import Task
 from megavox.training import parallel
 from megavox.training.loop import train
 from megavox.training.parallel import ranks
-from megavox.training.signals import Stop
 
 
 class Noting(Samples):
@@ -75,11 +75,11 @@ def record(project: Project, folder: Path, patience_s: float | None = None) -> N
     """Train, and write `FOLDER/<rank>.json`."""
     if patience_s:
         parallel.TIMEOUT_S = patience_s
-    with Stop() as stop, ranks("cpu") as here:
+    with Stop("stopping") as stop, ranks("cpu") as here:
         workshop = Workshop(project, derived_plan(project).study)
         training = workshop.training(here)
         samples = Noting.of(training.samples)
-        training = replace(training, learner=CrossEntropy(workshop.task), samples=samples)
+        training = replace(training, task=CrossEntropy(workshop.task), samples=samples)
         if patience_s and here.first:
             training = replace(training, validate=slow(training.validate, patience_s + 3))
         project.run.checkpoints.mkdir(parents=True, exist_ok=True)

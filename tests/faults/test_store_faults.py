@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import threading
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,14 +12,23 @@ import numpy as np
 import pytest
 
 from apart import kill_at_each_write, run_apart, run_on_tiny_disk
-from megavox.core.errors import MegavoxError, StoreError, WorkspaceError
+from megavox.core.errors import StoreError, WorkspaceError
 from megavox.core.files import TEMPORARY, read_json, write_json
 from megavox.phantoms import organ
 from megavox.store.build import build_store, write_index
 from megavox.store.layout import IMAGE, MASK, POSITIONS, RECORD, Record, write_arrays
 from megavox.store.pack import case_key, pack_case
 from megavox.store.read import INDEX, CaseReader, Store
-from packing_faults import SEED, pack_one, pack_until_full, pack_with_deadly_files, same_case
+from megavox.store.too_large import short_of_memory
+from packing_faults import (
+    SEED,
+    pack_beyond_memory,
+    pack_hungry,
+    pack_one,
+    pack_until_full,
+    pack_with_deadly_files,
+    same_case,
+)
 from small_cohort import ORGAN_TASK, VOLUME, tiny_case
 
 NAME = "patient 7"
@@ -43,6 +53,18 @@ def read_all(folder: Path, record: Record) -> tuple[np.ndarray, ...]:
     reader = CaseReader(folder, record, NAME)
     start, stop = (0,) * 3, record.shape[1:]
     return reader.image(start, stop), reader.mask(start, stop), reader.positions
+
+
+def when_opened(folder: Path, name: str, do: str) -> dict[str, str]:
+    """Environment of Python processes that `do` something before they read a file with `name` in its path."""
+    (folder / "path").mkdir()
+    (folder / "path" / "sitecustomize.py").write_text(
+        "import os, sys\n"
+        "def hook(event, arguments):\n"
+        f"    if event == 'open' and {name!r} in str(arguments[0]) and str(arguments[1])[0] == 'r':\n"
+        f"        {do}\n"
+        "sys.addaudithook(hook)\n")
+    return {"PYTHONPATH": f"{folder / 'path'}{os.pathsep}{os.environ.get('PYTHONPATH', '')}"}
 
 
 def files_of(folder: Path) -> dict[str, bytes]:
@@ -83,16 +105,39 @@ def test_a_full_disk_ends_packing_with_a_machine_error_and_keeps_what_is_done(tm
     run_on_tiny_disk(pack_until_full, tmp_path / "disk", "400k")
 
 
+def test_a_case_that_memory_does_not_hold_is_set_aside_and_the_others_are_packed(tmp_path):
+    run_apart(pack_beyond_memory, tmp_path)
+    outcome = read_json(tmp_path / "outcome.json")
+    assert outcome["packed"] == ["case0", "case2", "case4"]
+    told = {one["case"]: one for one in outcome["rejected"]}
+    assert [one["reason"] for one in told.values()] == ["memory", "memory"]
+    assert all(one["file"] == str(tmp_path / f"{case}.nii") for case, one in told.items())
+    for case, size in (("case1", "8 x 9 x 7 voxels of 1000 x 1500 x 2000 mm, which become 8000 x 13500 x 14000 "
+                                 "voxels of 1 x 1 x 1 mm (6048 GB)"),
+                       ("case3", "1550 x 1550 x 1550 voxels of 1 x 1.5 x 2 mm")):
+        assert size in told[case]["message"] and "export the case again" in told[case]["message"]
+
+
+def test_a_case_for_which_memory_was_short_among_others_is_packed_alone(tmp_path):
+    run_apart(pack_hungry, tmp_path, when_opened(
+        tmp_path, "hungry.nii", f"path = {str(tmp_path / 'once')!r}; first = not os.path.exists(path); "
+        "open(path, 'w').close()\n        if first: raise MemoryError"))
+    assert (tmp_path / "once").exists()
+    assert read_json(tmp_path / "outcome.json") == {"packed": ["a", "b", "hungry"], "rejected": []}
+
+
+def test_a_thread_that_finds_no_memory_is_want_of_memory():
+    before = threading.stack_size(1 << 46)
+    try:
+        with pytest.raises(RuntimeError) as caught:
+            threading.Thread(target=print).start()
+    finally:
+        threading.stack_size(before)
+    assert short_of_memory(caught.value) and not short_of_memory(RuntimeError("a bug"))
+
+
 def test_a_case_that_kills_its_reader_is_set_aside_and_the_others_are_packed(tmp_path):
-    (tmp_path / "path").mkdir()
-    (tmp_path / "path" / "sitecustomize.py").write_text(
-        "import os, signal, sys\n"
-        "def hook(event, arguments):\n"
-        "    if event == 'open' and 'deadly' in str(arguments[0]) and str(arguments[1])[0] == 'r':\n"
-        "        os.kill(os.getpid(), signal.SIGKILL)\n"
-        "sys.addaudithook(hook)\n")
-    before = os.environ.get("PYTHONPATH", "")
-    run_apart(pack_with_deadly_files, tmp_path, {"PYTHONPATH": f"{tmp_path / 'path'}{os.pathsep}{before}"})
+    run_apart(pack_with_deadly_files, tmp_path, when_opened(tmp_path, "deadly", "os.kill(os.getpid(), 9)"))
     outcome = read_json(tmp_path / "outcome.json")
     assert outcome["packed"] == [f"case{n}" for n in (0, 3, 4, 5)]
     assert {one["case"]: one["reason"] for one in outcome["rejected"]} == {
@@ -199,7 +244,7 @@ def test_a_sound_shard_of_another_case_is_not_taken(copied, tmp_path):
         read_all(folder, record)
 
 
-def test_damaged_records_and_indices_are_typed_errors(copied):
+def test_a_damaged_index_is_a_typed_error(copied):
     folder, record = copied
     store = folder.parent
     write_index(store, [record])
@@ -213,6 +258,3 @@ def test_damaged_records_and_indices_are_typed_errors(copied):
     (store / INDEX).write_text('{"records": [')
     with pytest.raises(WorkspaceError, match="damaged"):
         Store(store)
-    (folder / RECORD).write_text('{"key": "a"')
-    with pytest.raises(MegavoxError, match="damaged"):
-        pack_case(folder, same_case(store, 1), VOLUME, ORGAN_TASK, SEED)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import nibabel
@@ -11,14 +13,17 @@ import numpy as np
 import pytest
 
 from megavox.core.errors import CohortError, WorkspaceError
-from megavox.core.files import file_hash
+from megavox.core.files import file_hash, read_csv
 from megavox.images.geometry import Geometry
 from megavox.images.nifti import write_nifti
 from megavox.images.resample import resample_to_grid
 from megavox.inference.predictor import labels_on_grid
 from megavox.phantoms import organ
+from megavox.pipeline.evaluate import evaluate
+from megavox.pipeline.measure import measure
 from megavox.pipeline.predict import predict
 from megavox.pipeline.project import Project
+from megavox.pipeline.report import content_of
 from megavox.pipeline.train import train
 from small_studies import environment, packed_organs, project_of
 
@@ -131,6 +136,37 @@ def test_killed_anywhere_and_started_again_equals_a_clean_run(project: Project, 
     assert done.returncode == 0, done.stderr
     assert hashes(out) == clean
     assert not list(out.glob(".unfinished*"))
+
+
+def test_what_cannot_be_predicted_any_more_leaves_no_old_mask(project: Project, incoming: Path,
+                                                              tmp_path: Path) -> None:
+    folder, output = tmp_path / "images", tmp_path / "out"
+    shutil.copytree(incoming, folder)
+    predict(project, folder, output)
+    assert (output / "visit1.nii.gz").exists() and len(read_csv(output / "predictions.csv")) == 4
+    (folder / "visit1.nii.gz").write_bytes((folder / "visit1.nii.gz").read_bytes()[:2000])
+    (folder / "visit2.nii.gz").unlink()
+    predict(project, folder, output)
+    listed = read_csv(output / "predictions.csv")
+    assert not (output / "visit1.nii.gz").exists() and not (output / "visit1.json").exists()
+    assert len(listed) == 2 and (output / "visit2.nii.gz").exists()  # of an earlier input: left, but not listed
+    assert len(measure(project, output).rows) == 2
+    for path in folder.rglob("*.nii.gz"):
+        path.write_bytes(b"no image")
+    with pytest.raises(CohortError, match=r"no image that can be used|none of \d cases"):
+        predict(project, folder, output)
+
+
+def test_a_training_that_has_not_ended_is_told(project: Project, capsys: pytest.CaptureFixture[str]) -> None:
+    half = replace(project, run_name="half")
+    shutil.copytree(project.run.root, half.run.root)
+    half.run.done.unlink()
+    evaluate(half)
+    assert "training of half has not ended" in capsys.readouterr().err
+    assert any("had not ended" in note for note in content_of(half).notes)
+    half.run.done.touch()
+    evaluate(half)
+    assert "has not ended" not in capsys.readouterr().err and not content_of(half).notes
 
 
 def test_labels_are_the_largest_of_all_interpolated_classes() -> None:

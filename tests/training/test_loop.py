@@ -17,8 +17,9 @@ from safetensors.torch import load_file
 from torch import nn
 
 from megavox.batches.samples import Sample, Samples
-from megavox.core.errors import TrainingError
+from megavox.core.errors import MachineError, TrainingError, WorkspaceError
 from megavox.core.files import read_json
+from megavox.core.signals import Stop
 from megavox.core.workspace import RunFolder
 from megavox.memory.probe import probe, steps_in
 from megavox.pipeline.plan import derived_plan
@@ -29,7 +30,6 @@ from megavox.training.checkpoint import AVERAGED, NETWORK, best_checkpoint, late
 from megavox.training.loop import Training, checkpoint_steps, train, validation_steps
 from megavox.training.optimiser import MovingAverage, build_optimiser, learning_rate
 from megavox.training.parallel import Ranks
-from megavox.training.signals import Stop
 from small_studies import changed, packed_organs, project_of
 
 ALONE = Ranks(0, 1, torch.device("cpu"))
@@ -130,13 +130,13 @@ def test_a_batch_with_nan_stops_the_training_and_names_its_cases(organs: Any, tm
                     seed=good.seed)
     names = {good.case_name(2, 0), good.case_name(2, 1)}
     others = {reader.name for reader in good.readers} - names
-    with Stop() as stop, pytest.raises(TrainingError) as caught:
+    with Stop("stopping") as stop, pytest.raises(TrainingError) as caught:
         train(replace(training, samples=spoilt), RunFolder(tmp_path), ALONE, stop)
     message = str(caught.value)
     assert "nan at step 3" in message and all(name in message for name in names)
     assert not any(name in message for name in others)
     assert latest_checkpoint(RunFolder(tmp_path)) == RunFolder(tmp_path).step(2)
-    with Stop() as stop:  # mended, it goes on from there
+    with Stop("stopping") as stop:  # mended, it goes on from there
         assert train(training_of(organs, validations=4), RunFolder(tmp_path), ALONE, stop).step == 4
 
 
@@ -144,13 +144,35 @@ def test_a_batch_with_nan_stops_the_training_and_names_its_cases(organs: Any, tm
 def test_a_learning_rate_that_explodes_stops_the_training(organs: Any, tmp_path: Path, optimiser: str) -> None:
     training = training_of(organs, steps=8, validations=1, optimiser={
         "name": optimiser, "rate": 1e30, "clip": None, "warmup": 0.0, "weight_decay": 0.0})
-    with Stop() as stop, pytest.raises(TrainingError, match=r"organ_\d+.*training\.optimiser\.rate"):
+    with Stop("stopping") as stop, pytest.raises(TrainingError, match=r"organ_\d+.*training\.optimiser\.rate"):
         train(training, RunFolder(tmp_path), ALONE, stop)
+
+
+class Hungry(nn.Module):
+    """Asks for more memory than there is, really."""
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.network(x) + torch.empty(10**15).sum()
+
+
+def test_want_of_memory_is_the_machines_and_says_what_to_lower(organs: Any, tmp_path: Path) -> None:
+    training = training_of(organs)
+    training = replace(training, network=Hungry(training.network))
+    told = r"batch of 2 x 1 x 16 x 16 x 16.*batches\.size"
+    with Stop("stopping") as stop, pytest.raises(MachineError, match=told) as caught:
+        train(training, RunFolder(tmp_path), ALONE, stop)
+    assert "can't allocate memory" in caught.value.found
+    with pytest.raises(MachineError):
+        probe(training, ALONE, 0.0)
 
 
 @dataclass
 class Marks:
-    """A learner whose validation scores are given; its loss is real."""
+    """A task whose validation scores are given; its loss is real."""
 
     task: Any
     scores: list[float]
@@ -177,15 +199,15 @@ NAN = math.nan
 def test_patience_and_the_best_checkpoint(organs: Any, tmp_path: Path, scores: list[float], patience: int | None,
                                           ends: int, best: int) -> None:
     training = training_of(organs, steps=8, validations=8, patience=patience, keep=1)
-    training = replace(training, learner=Marks(training.learner, scores), validate=lambda network: [])
+    training = replace(training, task=Marks(training.task, scores), validate=lambda network: [])
     folder = RunFolder(tmp_path)
-    with Stop() as stop:
+    with Stop("stopping") as stop:
         progress = train(training, folder, ALONE, stop)
     assert (progress.step, progress.best_step) == (ends, best)
     assert best_checkpoint(folder) == folder.step(best)
     kept = {path.name for path in folder.checkpoints.glob("step-*")}
     assert kept == {folder.step(best).name, folder.step(ends).name}
-    with Stop() as stop:  # started again, it has nothing to do
+    with Stop("stopping") as stop:  # started again, it has nothing to do
         again = train(training, folder, ALONE, stop)
     assert (again.step, again.best_step) == (ends, best)
     assert [line["step"] for line in metrics(folder) if "loss" in line] == list(range(1, ends + 1))
@@ -194,7 +216,7 @@ def test_patience_and_the_best_checkpoint(organs: Any, tmp_path: Path, scores: l
 def test_what_is_written_in_the_course_of_a_training(organs: Any, tmp_path: Path) -> None:
     training = training_of(organs, steps=6, validations=2)
     folder = RunFolder(tmp_path)
-    with Stop() as stop:
+    with Stop("stopping") as stop:
         progress = train(training, folder, ALONE, stop)
     lines = metrics(folder)
     assert [line["step"] for line in lines if "validation" in line] == [3, 6]
@@ -206,7 +228,7 @@ def test_what_is_written_in_the_course_of_a_training(organs: Any, tmp_path: Path
     assert any(not torch.equal(averaged[name], latest[name]) for name in latest)
     # The score is that of the averaged weights, and validation leaves the latest ones alone.
     training.network.load_state_dict(averaged)
-    assert training.learner.score(training.validate(training.network))["dice"] == scores[-1]
+    assert training.task.score(training.validate(training.network))["dice"] == scores[-1]
 
 
 def test_accumulating_gives_the_gradient_of_the_whole_batch(organs: Any, tmp_path: Path) -> None:
@@ -220,10 +242,10 @@ def test_accumulating_gives_the_gradient_of_the_whole_batch(organs: Any, tmp_pat
             def loss(self, output: Any, target: torch.Tensor) -> torch.Tensor:
                 return nn.functional.cross_entropy(output, target.long())
 
-        training = replace(training, learner=Plain(None, [0.0]), validate=lambda network: [])
+        training = replace(training, task=Plain(None, [0.0]), validate=lambda network: [])
         folder = RunFolder(tmp_path / str(parts))
         folder.root.mkdir()
-        with Stop() as stop:
+        with Stop("stopping") as stop:
             train(training, folder, ALONE, stop)
         weights.append(load_file(folder.step(2) / NETWORK))
     for name, value in weights[0].items():
@@ -260,6 +282,15 @@ def test_a_budget_becomes_steps_that_repeat_the_run_exactly(organs: Any) -> None
     for name in (NETWORK, AVERAGED):
         one, two = (load_file(best_checkpoint(project.run) / name) for project in (first, second))
         assert one.keys() == two.keys() and all(torch.equal(one[key], two[key]) for key in one)
+
+
+def test_other_settings_are_named_and_refused(organs: Any) -> None:
+    data, folder = organs
+    train_stage(project_of(changed(data, training={"steps": 2}), folder, "begun"))
+    other = changed(data, training={"steps": 2, "ema": 0.5}, batches={"foreground": 0.75})
+    with pytest.raises(WorkspaceError, match=r"training\.ema was 0\.99 and is 0\.5") as caught:
+        train_stage(project_of(other, folder, "begun"))
+    assert "batches.foreground" in str(caught.value) and "training.steps" not in str(caught.value)
 
 
 def test_a_finished_run_is_left_as_it_is(organs: Any) -> None:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass, field
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 
 from megavox.core.errors import CohortError, ImageError
+from megavox.core.files import write_csv
 
 Files = tuple[Path, ...]  # the file of one channel, or all files of one DICOM series
 
@@ -48,6 +50,11 @@ class Rejected:
     def from_error(cls, error: ImageError, case: str = "", subject: str = "", file: str = "") -> Rejected:
         """A line from a typed error."""
         return cls(case, subject, file or error.where, error.reason, str(error))
+
+
+def write_quarantine(path: Path, rejected: Iterable[Rejected]) -> None:
+    """Write quarantine.csv: what was set aside, with the reason."""
+    write_csv(path, [item.name for item in fields(Rejected)], map(asdict, rejected))
 
 
 @dataclass

@@ -13,22 +13,41 @@ import multiprocessing
 import os
 import signal
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from multiprocessing import forkserver, resource_tracker
 from multiprocessing.context import ForkServerContext
 
-JOB_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
+from megavox.core.signals import JOB_SIGNALS
+
+# Semaphores that libraries make in a worker which is killed are removed by Python's tracker; no need to tell anybody.
+QUIET_TRACKER = "ignore::UserWarning:multiprocessing.resource_tracker"
 
 
 def worker_context() -> ForkServerContext:
     """The context to start workers in."""
     before = signal.pthread_sigmask(signal.SIG_BLOCK, JOB_SIGNALS)
     try:
-        resource_tracker.ensure_running()
+        with _environment("PYTHONWARNINGS", QUIET_TRACKER):
+            resource_tracker.ensure_running()
         signal.pthread_sigmask(signal.SIG_BLOCK, JOB_SIGNALS)  # starting the tracker unblocks some
         forkserver.ensure_running()
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
     return multiprocessing.get_context("forkserver")
+
+
+@contextmanager
+def _environment(name: str, value: str) -> Iterator[None]:
+    """For processes that are started in the block, one more of the comma-separated values of a variable."""
+    before = os.environ.get(name)
+    os.environ[name] = f"{before},{value}" if before else value
+    try:
+        yield
+    finally:
+        os.environ.pop(name)
+        if before is not None:
+            os.environ[name] = before
 
 
 def begin_in_loader(_worker: int) -> None:

@@ -3,24 +3,28 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from megavox.cohort.case import Case, Rejected
+from megavox.cohort.case import Case, Rejected, write_quarantine
 from megavox.core.errors import ImageError, UnreadableImage, WorkspaceError
+from megavox.core.exhausted import out_of_memory
 from megavox.core.files import file_hash, read_json, remove_unfinished, text_hash, write_csv, write_json
 from megavox.core.progress import track
 from megavox.core.provenance import provenance
 from megavox.images.find import FoundImages, find_images
 from megavox.images.nifti import write_nifti
 from megavox.inference.predictor import Predictor
+from megavox.measures.classification import called_classes
 from megavox.store.pack import read_channels
+from megavox.tasks.registry import Task
 
-QUARANTINE = ("case", "subject", "file", "reason", "message")
+TABLE = "predictions.csv"
 
 
 @dataclass(frozen=True)
@@ -54,11 +58,11 @@ def cases_in(folder: Path, channels: int) -> tuple[list[Case], list[Rejected]]:
         key = f"{image.paths[0].parent}/{name if several else image.name}"
         groups.setdefault(key, []).append(image.paths)
         names[key] = (name if several else image.name, image.subject)
-    plain = [names[key][0] for key in groups]
+    counts = Counter(names[key][0] for key in groups)
     cases = []
     for key, files in groups.items():
         name, subject = names[key]
-        if plain.count(name) > 1:  # one name in several sub-folders: their names tell them apart
+        if counts[name] > 1:  # one name in several sub-folders: their names tell them apart
             name = "_".join([*Path(key).relative_to(folder).parts[:-1], name])
         cases.append(Case(name, subject or name, "", tuple(files)))
     return cases, rejected
@@ -68,34 +72,38 @@ def predict_cases(predictor: Predictor, cases: Sequence[Case], folder: Path, wei
                   rejected: Sequence[Rejected] = ()) -> CohortOutcome:
     """Predict cases into a folder; those done before with the same weights and input are kept.
 
+    The table is written last and lists what belongs to this prediction: a folder without it is unfinished,
+    and masks of an earlier prediction that it does not list are left where they are.
+
     Args:
         predictor: the run's network.
         cases: what to predict.
-        folder: gets `<case>.nii.gz` (segment), `<case>.json`, `predictions.csv` (classify) and
-            `quarantine.csv`.
+        folder: gets `<case>.nii.gz` (segment), `<case>.json`, `quarantine.csv` and `predictions.csv`.
         weights: identifies the weights; another value makes predictions anew.
         rejected: what was set aside before.
     """
     folder.mkdir(parents=True, exist_ok=True)
     remove_unfinished(folder)
+    (folder / TABLE).unlink(missing_ok=True)
     rows, bad = [], list(rejected)
     for case in track(cases, "predicting", total=len(cases)):
         try:
             rows.append(_predict_one(predictor, case, folder, weights))
         except (ImageError, MemoryError, RuntimeError) as error:
             if not isinstance(error, ImageError):
-                if not _out_of_memory(error):
+                if not out_of_memory(error):
                     raise
                 error = UnreadableImage("there is not enough memory for this image", where=case.name, reason="memory")
+            for old in _outputs(folder, case):  # of other weights or another input: not what was asked for
+                old.unlink(missing_ok=True)
             bad.append(Rejected.from_error(error, case.name, case.subject, str(case.images[0][0])))
-    write_csv(folder / "quarantine.csv", QUARANTINE, map(asdict, bad))
-    if predictor.task.kind == "classify":
-        _write_table(folder / "predictions.csv", rows, predictor.task.classes)
+    write_quarantine(folder / "quarantine.csv", bad)
+    _write_table(folder / TABLE, rows, predictor.task)
     return CohortOutcome(folder, rows, bad)
 
 
 def _predict_one(predictor: Predictor, case: Case, folder: Path, weights: str) -> dict[str, Any]:
-    record, mask = folder / f"{case.name}.json", folder / f"{case.name}.nii.gz"
+    record, mask = _outputs(folder, case)
     clock = _Clock()
     files = [path for channel in case.images for path in channel]
     digest = text_hash("".join(map(file_hash, files))) if all(path.exists() for path in files) else ""
@@ -119,17 +127,12 @@ def _predict_one(predictor: Predictor, case: Case, folder: Path, weights: str) -
         assert prediction.probabilities is not None and prediction.logits is not None
         row["probabilities"] = prediction.probabilities.tolist()
         row["logits"] = prediction.logits.tolist()
-        row["decision"] = decide(prediction.probabilities, predictor)
+        row["decision"] = _decision(prediction.probabilities, predictor)
     clock.lap("write")
     row["seconds"] = clock.laps
     row["provenance"] = provenance(str(predictor.recipe.provenance.get("study_hash", "")), predictor.recipe.study.seed)
     write_json(record, row)
     return read_json(record)
-
-
-def _out_of_memory(error: Exception) -> bool:
-    """Whether an allocation failed; PyTorch says so in a RuntimeError of either allocator."""
-    return isinstance(error, MemoryError) or "out of memory" in str(error) or "can't allocate memory" in str(error)
 
 
 def _done_before(record: Path, mask: Path) -> dict[str, Any] | None:
@@ -143,24 +146,29 @@ def _done_before(record: Path, mask: Path) -> dict[str, Any] | None:
     return row
 
 
-def decide(probabilities: np.ndarray, predictor: Predictor) -> list[str]:
+def _outputs(folder: Path, case: Case) -> tuple[Path, Path]:
+    """Where a case's record and its mask go."""
+    return folder / f"{case.name}.json", folder / f"{case.name}.nii.gz"
+
+
+def _decision(probabilities: np.ndarray, predictor: Predictor) -> list[str]:
     """Names of the classes that are called, by the thresholds chosen on validation cases."""
-    classes = predictor.task.classes
-    thresholds = predictor.recipe.calibration.get("thresholds") or []
-    if predictor.recipe.study.task.multilabel:  # type: ignore[union-attr]
-        limits = thresholds or [0.5] * len(classes)
-        return [name for name, p, t in zip(classes, probabilities, limits, strict=True) if p >= t]
-    if len(classes) == 2:
-        return [classes[int(probabilities[1] >= (thresholds or [0.5])[0])]]
-    return [classes[int(np.argmax(probabilities))]]
+    called = called_classes(probabilities[None], predictor.recipe.study.task.multilabel,  # type: ignore[union-attr]
+                            predictor.recipe.calibration.get("thresholds") or None)[0]
+    return [name for name, yes in zip(predictor.task.classes, called, strict=True) if yes]
 
 
-def _write_table(path: Path, rows: list[dict[str, Any]], classes: list[str]) -> None:
-    columns = ["case", "subject", "session", *[f"p {name}" for name in classes], "decision", "file"]
-    write_csv(path, columns, [
-        {"case": row["case"], "subject": row["subject"], "session": row["session"],
-         "decision": ";".join(row["decision"]), "file": row["files"][0],
-         **{f"p {name}": f"{p:.6f}" for name, p in zip(classes, row["probabilities"], strict=True)}} for row in rows])
+def _write_table(path: Path, rows: list[dict[str, Any]], task: Task) -> None:
+    """One line a case: probabilities and the decision to classify, voxels of each class to segment."""
+    names = [f"p {name}" for name in task.classes] + ["decision"] if task.kind == "classify" else \
+        [f"{name} voxels" for name in task.classes]
+    lines = []
+    for row in rows:
+        values = [*[f"{p:.6f}" for p in row["probabilities"]], ";".join(row["decision"])] \
+            if task.kind == "classify" else list(row["voxels"].values())
+        lines.append({"case": row["case"], "subject": row["subject"], "session": row["session"],
+                      **dict(zip(names, values, strict=True)), "file": row["files"][0]})
+    write_csv(path, ["case", "subject", "session", *names, "file"], lines)
 
 
 class _Clock:

@@ -22,6 +22,8 @@ class Recipe:
     Attributes:
         run: its name.
         study: the study with every value derived.
+        asked: the study as the user wrote it.
+        derived: what was derived: `key`, `value`, `why`.
         preparation: what is done to images first.
         normalise: mode of `images.intensity.normaliser`.
         cohort_intensities: for mode `hu`.
@@ -32,6 +34,8 @@ class Recipe:
 
     run: str
     study: Study
+    asked: Study
+    derived: list[dict[str, Any]]
     preparation: Preparation
     normalise: str
     cohort_intensities: list[dict[str, float]] | None
@@ -53,7 +57,8 @@ class Recipe:
     def write(self, path: Path) -> None:
         """Write run.json."""
         write_json(path, {
-            "run": self.run, "study": show_study(self.study), "preparation": self.preparation.to_dict(),
+            "run": self.run, "study": show_study(self.study), "asked": show_study(self.asked),
+            "derived": self.derived, "preparation": self.preparation.to_dict(),
             "normalise": self.normalise, "cohort_intensities": self.cohort_intensities,
             "precision": self.precision, "calibration": self.calibration, "provenance": self.provenance})
 
@@ -66,4 +71,5 @@ class Recipe:
         """
         value = read_json(path)
         return cls(**{**value, "study": parse_study(value["study"], where=path),
+                      "asked": parse_study(value["asked"], where=path),
                       "preparation": Preparation.from_dict(value["preparation"])})

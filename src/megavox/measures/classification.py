@@ -177,18 +177,26 @@ def decisions(probabilities: np.ndarray, targets: np.ndarray,
         thresholds: one for each label; for two classes of which a case has one, that of the last
             class only; not used for more. 0.5 if not given.
     """
-    k = probabilities.shape[1]
+    called = called_classes(probabilities, targets.ndim == 2, thresholds)
     if targets.ndim == 2:
+        return targets.astype(np.float64), called
+    return np.eye(probabilities.shape[1])[targets.astype(np.intp)], called
+
+
+def called_classes(probabilities: np.ndarray, multilabel: bool,
+                   thresholds: Sequence[float] | None = None) -> np.ndarray:
+    """Which classes are predicted, `(N, K)` booleans; arguments as for `decisions`."""
+    k = probabilities.shape[1]
+    if multilabel:
         limits = np.full(k, 0.5) if thresholds is None else np.asarray(thresholds, dtype=np.float64)
         assert limits.shape == (k,), f"{k} labels need {k} thresholds"
-        return targets.astype(np.float64), probabilities >= limits
+        return probabilities >= limits
     assert k >= 2, "one class of which every case has one needs no classifier"
     if k == 2:
         predicted = (probabilities[:, 1] >= (0.5 if thresholds is None else thresholds[0])).astype(np.intp)
     else:
         predicted = probabilities.argmax(axis=1)
-    one_hot = np.eye(k, dtype=bool)
-    return one_hot[targets.astype(np.intp)].astype(np.float64), one_hot[predicted]
+    return np.eye(k, dtype=bool)[predicted]
 
 
 def class_table(probabilities: np.ndarray, truth: np.ndarray, called: np.ndarray, classes: Sequence[str],

@@ -168,7 +168,7 @@ def _batches(study: Study, size: np.ndarray, kind: str, machine: Machine, cohort
         patch = [round(float(n)) for n in size]
         yield Derived("batches.patch", patch, "the whole image")
     elif patch == AUTO:
-        factors = multiples(study.model, size)
+        factors = multiples(study.model, size.tolist())
         patch = _shrunk(size, factors, most)
         yield Derived("batches.patch", patch, f"the median image is {_times(size)} voxels; sides are multiples of "
                       f"{_times(np.array(factors))}, at most {most:,} voxels on a {kind.upper()}")
@@ -210,7 +210,7 @@ def _levels(model: UNetModel, patch: list[int] | str, size: np.ndarray, most: in
 
     for levels in LEVELS:
         sides = patch if isinstance(patch, list) else _shrunk(
-            size, multiples(model.model_copy(update={"levels": levels}), size), most)
+            size, multiples(model.model_copy(update={"levels": levels}), size.tolist()), most)
         try:
             level_strides(sides, levels)
         except StudyError:

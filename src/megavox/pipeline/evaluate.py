@@ -32,11 +32,13 @@ class Evaluated:
         summary: the table of figures, see `measures.summary`.
         rows: one a case (classify) or a case and class (segment).
         calibrated: whether every image has a spacing in mm; without it "mm" means pixels.
+        predicted: the predictions that were evaluated.
     """
 
     summary: dict[str, Any]
     rows: list[dict[str, Any]]
     calibrated: bool
+    predicted: CohortOutcome
 
 
 def evaluate(project: Project) -> Evaluated:
@@ -53,10 +55,8 @@ def evaluate(project: Project) -> Evaluated:
                           fix="Set split.test above 0 and pack again")
     recipe = Recipe.read(project.run.recipe)
     refuse_other_split(project, recipe)
+    trained = project.run.done.exists()  # before the prediction: a training may be going on
     outcome = predict(project)
-    if not outcome.rows:
-        raise CohortError(f"none of {len(cases)} test cases could be predicted; the first: "
-                          f"{outcome.rejected[0].message}", where=outcome.folder)
     study = project.study
     task = build_task(study.task, [])
     rows = (_segment_rows if study.task.kind == "segment" else _classify_rows)(project, task, cases, outcome)
@@ -66,10 +66,11 @@ def evaluate(project: Project) -> Evaluated:
                                thresholds=calibration.get("thresholds"))
     calibrated = all(row["geometry"]["calibrated"] for row in outcome.rows)
     write_json(project.run.evaluation, {
-        "summary": summary, "calibration": calibration, "calibrated": calibrated, "rows": rows,
+        "summary": summary, "calibration": calibration, "calibrated": calibrated,
+        "training_ended": trained, "weights": outcome.rows[0]["weights"], "rows": rows,
         "rejected": [asdict(one) for one in outcome.rejected]})
     write_csv(project.run.evaluation_cases, list(rows[0]), [plain(row) for row in rows])
-    return Evaluated(plain(summary), plain(rows), calibrated)
+    return Evaluated(plain(summary), plain(rows), calibrated, outcome)
 
 
 def _segment_rows(project: Project, task: Task, cases: dict[str, Case], outcome: CohortOutcome) -> list[dict[str, Any]]:

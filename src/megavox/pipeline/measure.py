@@ -7,10 +7,11 @@ from pathlib import Path
 from typing import Any
 
 from megavox.core.errors import StudyError, WorkspaceError
-from megavox.core.files import read_json, write_csv
+from megavox.core.files import read_csv, read_json, write_csv
 from megavox.core.progress import track
 from megavox.images.formats import read_image
 from megavox.images.geometry import Geometry
+from megavox.inference.cohort import TABLE
 from megavox.measures.volume import volumes_mm3
 from megavox.pipeline.project import Project
 
@@ -44,13 +45,12 @@ def measure(project: Project, folder: Path | None = None) -> Measures:
         raise StudyError("a classification has no volumes to measure", where="task.kind", expected="segment")
     if folder is None:
         folder, table = project.workspace.predictions(project.run_name), project.workspace.measures / "volumes.csv"
-        records = [folder / f"{entry.case.name}.json" for entry in project.entries() if entry.part == "test"]
-        records = [path for path in records if path.exists()]
     else:
         table = folder / "volumes.csv"
-        records = [path for path in sorted(folder.glob("*.json")) if path.with_suffix(".nii.gz").exists()]
-    if not records:
-        raise WorkspaceError("there are no predictions", where=folder, fix="Run `megavox predict` first")
+    if not (folder / TABLE).exists():
+        raise WorkspaceError("there are no predictions, or they are not finished", where=folder,
+                             fix="Run `megavox predict` first")
+    records = [folder / f"{row['case']}.json" for row in read_csv(folder / TABLE)]
     rows = []
     for path in track(records, "measuring", total=len(records)):
         record = read_json(path)

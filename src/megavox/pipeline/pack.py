@@ -4,28 +4,30 @@ from __future__ import annotations
 
 import shutil
 from collections import Counter
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 
 import numpy as np
 
-from megavox.cohort.case import Case, Catalogue, Rejected
+from megavox.cohort.case import Case, Catalogue, Rejected, write_quarantine
 from megavox.cohort.checks import duplicates, outliers
 from megavox.cohort.drawn import one_mask_a_class
 from megavox.cohort.layouts import LAYOUTS
 from megavox.cohort.splits import refuse_shared_subjects, split
 from megavox.cohort.survey import Fingerprint, survey
 from megavox.cohort.table import Entry, write_cohort
-from megavox.core.errors import CohortError, MachineError, StudyError
-from megavox.core.files import plain, read_json, write_csv, write_json
+from megavox.core.errors import CohortError, MachineError, StudyError, WorkspaceError
+from megavox.core.files import plain, read_json, write_json
+from megavox.core.progress import say
 from megavox.core.provenance import cores, provenance
+from megavox.core.signals import Stop
 from megavox.images.prepare import Preparation
 from megavox.memory.rules import Derived, apply, derive_images
-from megavox.pipeline.project import Project, pack_hash, study_hash
-from megavox.store.build import build_store, write_index
+from megavox.pipeline.project import Project, packing_settings, study_hash
+from megavox.store.build import build_store, packed_cases, write_index
 from megavox.store.layout import Record
 from megavox.study import Study
-
-QUARANTINE = ("case", "subject", "file", "reason", "message")
+from megavox.study.compare import differences
 
 
 @dataclass(frozen=True)
@@ -52,11 +54,12 @@ class Packed:
 
 
 def pack(project: Project) -> Packed:
-    """Pack the study's cohort; cases packed before with the same settings are kept.
+    """Pack the study's cohort; cases packed before with the same settings are kept unless they are damaged.
 
     Raises:
         CohortError: no case is left, or any was set aside and the study says `quarantine: refuse`.
         MachineError: the workspace cannot be written.
+        Stopped: a signal asked to stop.
     """
     study, workspace = project.study, project.workspace
     try:
@@ -70,9 +73,7 @@ def pack(project: Project) -> Packed:
     preparation = preparation_of(apply(study, derived), facts.fingerprint)
     remarks = [*catalogue.remarks, *facts.fingerprint.remarks]
     _discard_other_store(project, preparation)
-    records, bad = build_store(
-        workspace.store, catalogue.cases, preparation, study.task, seed=study.seed, workers=cores(),
-        one_mask_a_class=study.task.kind == "segment" and one_mask_a_class(study.cohort, study.task))
+    records, bad = _packed_or_rejected(project, catalogue.cases, preparation)
     cases = [case for case in catalogue.cases if case.name in records]
     found = [records[case.name] for case in cases]
     bad += duplicates(cases, [one.pixel_hash for one in found], [one.mask_hash for one in found])
@@ -84,7 +85,7 @@ def pack(project: Project) -> Packed:
     rejected = [*catalogue.rejected, *bad]
     gone = {one.case for one in bad}
     cases = [case for case in cases if case.name not in gone]
-    write_csv(workspace.quarantine, QUARANTINE, map(asdict, rejected))
+    write_quarantine(workspace.quarantine, rejected)
     if not cases or (rejected and study.images.quarantine == "refuse"):
         raise CohortError(f"{len(rejected)} cases were set aside and {len(cases)} are left", where=workspace.quarantine,
                           fix="Read the reasons in that table"
@@ -124,14 +125,38 @@ def preparation_of(study: Study, facts: Fingerprint) -> Preparation:
                        tuple(images.size) if images.size else None, images.grey)
 
 
+def _packed_or_rejected(project: Project, cases: list[Case],
+                        preparation: Preparation) -> tuple[dict[str, Record], list[Rejected]]:
+    """Fill the store; where a signal asks to stop, the cases that are being packed are given up."""
+    study, store = project.study, project.workspace.store
+    with Stop("stopping") as stop:
+        def check() -> None:
+            if stop.asked:
+                stop.leave(f"stopped; {packed_cases(store)} cases are packed in {store} and the same command goes on "
+                           "with the others")
+
+        return build_store(
+            store, cases, preparation, study.task, seed=study.seed, workers=cores(), check=check,
+            one_mask_a_class=study.task.kind == "segment" and one_mask_a_class(study.cohort, study.task))
+
+
 def _discard_other_store(project: Project, preparation: Preparation) -> None:
     """Cases packed with another preparation, task or seed are of no use."""
     marker = project.workspace.store / "settings.json"
     task = project.study.task.model_dump(mode="json", exclude={"class_weights", "label_smoothing"})
     wanted = plain({"preparation": preparation.to_dict(), "task": task, "seed": project.study.seed})
-    if not marker.exists() or read_json(marker) != wanted:
-        shutil.rmtree(project.workspace.store, ignore_errors=True)
-        write_json(marker, wanted)
+    before = None
+    if marker.exists():
+        with suppress(WorkspaceError):  # damaged: it is not known what the cases were packed with
+            before = read_json(marker)
+    if before == wanted:
+        return
+    count = packed_cases(project.workspace.store)
+    if count:
+        why = differences(before, wanted) if isinstance(before, dict) else f"{marker} is damaged or gone"
+        say(f"{count} cases packed before are of no use and are packed again: {why}")
+    shutil.rmtree(project.workspace.store, ignore_errors=True)
+    write_json(marker, wanted)
 
 
 def _outliers(cases: list[Case], records: dict[str, Record]) -> tuple[list[Rejected], list[str]]:
@@ -176,5 +201,6 @@ def _write(project: Project, entries: list[Entry], records: dict[str, Record], f
                                for part in ("train", "validation", "test")}})
     write_index(workspace.store, [records[entry.case.name] for entry in entries])
     write_json(workspace.store / "pack.json", {
-        "hash": pack_hash(study), "fingerprint": facts.to_dict(), "preparation": preparation.to_dict(),
-        "derived": [asdict(one) for one in derived], "provenance": provenance(study_hash(study), study.seed)})
+        "settings": packing_settings(study), "fingerprint": facts.to_dict(),
+        "preparation": preparation.to_dict(), "derived": [asdict(one) for one in derived],
+        "provenance": provenance(study_hash(study), study.seed)})

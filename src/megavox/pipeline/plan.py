@@ -40,7 +40,7 @@ def plan(project: Project) -> Plan:
     with ranks(str(found.study.training.device)) as here:
         workshop = Workshop(project, found.study)
         with busy("measuring a training step"):
-            measured = probe(workshop.training(here, steps=100), here, PROBE_S)
+            measured = probe(workshop.training(here), here, PROBE_S)
     found = Plan(found.study, found.derived, measured)
     write_json(project.workspace.plan, {
         "study_hash": study_hash(project.study), "study": found.study.model_dump(mode="json"),

@@ -6,8 +6,10 @@ import json
 from dataclasses import replace
 from pathlib import Path
 
+from megavox.cohort.layouts.listing import need_given_folder
 from megavox.core.errors import CohortError, WorkspaceError
 from megavox.core.files import file_hash, plain, text_hash
+from megavox.core.progress import say
 from megavox.inference.cohort import CohortOutcome, cases_in, predict_cases
 from megavox.inference.predictor import Predictor
 from megavox.inference.recipe import Recipe
@@ -16,13 +18,22 @@ from megavox.training.checkpoint import AVERAGED, best_checkpoint
 from megavox.training.parallel import choose_device
 
 
-def predictor_of(project: Project) -> tuple[Predictor, str]:
-    """The run's network with its best weights, and a hash that identifies them and how they are used.
+def weights_hash(project: Project) -> str:
+    """Identifies the run's best weights and how they are used: other ones give other predictions."""
+    recipe = Recipe.read(project.run.recipe)
+    how = json.dumps(plain([recipe.calibration, recipe.patch, project.study.inference.model_dump()]))
+    return text_hash(file_hash(best_checkpoint(project.run) / AVERAGED) + how)
+
+
+def predictor_of(project: Project) -> Predictor:
+    """The run's network with its best weights.
 
     Raises:
         CheckpointError, WorkspaceError: the run was not trained, or for another task.
     """
     checkpoint = best_checkpoint(project.run)
+    if not project.run.done.exists():
+        say(f"note: the training of {project.run_name} has not ended; its best weights so far are used")
     recipe = Recipe.read(project.run.recipe)
     if recipe.study.task.names != project.study.task.names:
         raise WorkspaceError(f"the run was trained for the classes {recipe.study.task.names}", where=project.run.root,
@@ -30,9 +41,7 @@ def predictor_of(project: Project) -> tuple[Predictor, str]:
                              fix="Take the study that the run was trained with, or train again under another "
                                  "--run-name")
     recipe = replace(recipe, study=recipe.study.model_copy(update={"inference": project.study.inference}))
-    device = choose_device(str(project.study.training.device))
-    how = json.dumps(plain([recipe.calibration, recipe.patch, project.study.inference.model_dump()]))
-    return Predictor(recipe, checkpoint, device), text_hash(file_hash(checkpoint / AVERAGED) + how)
+    return Predictor(recipe, checkpoint, choose_device(str(project.study.training.device)))
 
 
 def predict(project: Project, source: Path | None = None, output: Path | None = None) -> CohortOutcome:
@@ -44,12 +53,15 @@ def predict(project: Project, source: Path | None = None, output: Path | None = 
         output: where to write; the workspace's predictions folder without it.
 
     Raises:
-        WorkspaceError: the output would lie among the images. CohortError: nothing to predict.
+        WorkspaceError: the output would lie among the images. CohortError: no such folder, or nothing to predict.
     """
-    predictor, weights = predictor_of(project)
+    if source is not None:
+        need_given_folder(source)
+    predictor, weights = predictor_of(project), weights_hash(project)
     if source is None:
         cases = [entry.case for entry in project.entries() if entry.part == "test"]
-        return predict_cases(predictor, cases, output or project.workspace.predictions(project.run_name), weights)
+        return _some(predict_cases(predictor, cases, output or project.workspace.predictions(project.run_name),
+                                   weights))
     folder = output or project.workspace.predictions(project.run_name) / source.resolve().name
     if folder.resolve() == source.resolve() or folder.resolve() in source.resolve().parents:
         raise WorkspaceError("the predictions would lie among the images and could overwrite them", where=folder,
@@ -59,4 +71,12 @@ def predict(project: Project, source: Path | None = None, output: Path | None = 
     if not cases:
         raise CohortError(f"no image that can be used was found ({len(rejected)} files were not usable"
                           + (f"; the first: {rejected[0].message})" if rejected else ")"), where=source)
-    return predict_cases(predictor, cases, folder, weights, rejected)
+    return _some(predict_cases(predictor, cases, folder, weights, rejected))
+
+
+def _some(outcome: CohortOutcome) -> CohortOutcome:
+    if not outcome.rows:
+        first = f"; the first: {outcome.rejected[0].message}" if outcome.rejected else ""
+        raise CohortError(f"none of {len(outcome.rejected)} cases could be predicted{first}", where=outcome.folder,
+                          fix="Read the reasons in quarantine.csv there")
+    return outcome

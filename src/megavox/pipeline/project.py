@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from megavox.cohort.table import Entry, read_cohort
 from megavox.core.errors import WorkspaceError
@@ -12,6 +13,7 @@ from megavox.core.files import plain, read_json, text_hash
 from megavox.core.workspace import RunFolder, Workspace
 from megavox.store.read import Store
 from megavox.study import Study
+from megavox.study.compare import differences
 
 
 @dataclass(frozen=True)
@@ -44,14 +46,14 @@ class Project:
         Raises:
             WorkspaceError: not packed, or packed for another study.
         """
-        found = self.packing()
-        if found["hash"] != pack_hash(self.study):
-            raise WorkspaceError("the store was packed for other settings of cohort, task, images, split or seed",
-                                 where=self.workspace.store, fix="Run `megavox pack` again, or use another --workspace")
+        changed = differences(self.packing()["settings"], packing_settings(self.study))
+        if changed:
+            raise WorkspaceError(f"the store was packed with other settings: {changed}", where=self.workspace.store,
+                                 fix="Run `megavox pack` again, use another --workspace, or bring these settings back")
         return Store(self.workspace.store)
 
     def packing(self) -> dict:
-        """What `pack` wrote of its settings: hash, fingerprint, preparation, derived values."""
+        """What `pack` wrote: settings, fingerprint, preparation, derived values."""
         return read_json(self._packed(self.workspace.store / "pack.json"))
 
     def entries(self) -> list[Entry]:
@@ -71,16 +73,20 @@ class Project:
         return text_hash("\n".join(rows))[:16]
 
 
+def training_settings(study: Study) -> dict[str, Any]:
+    """Everything in the study that a training depends on, as plain values."""
+    return plain(study.model_dump(mode="json", exclude={"inference", "evaluation"}))
+
+
 def study_hash(study: Study) -> str:
     """Hash of everything in the study that a training depends on, short."""
-    return text_hash(json.dumps(plain(study.model_dump(mode="json", exclude={"inference", "evaluation"})),
-                                sort_keys=True))[:16]
+    return text_hash(json.dumps(training_settings(study), sort_keys=True))[:16]
 
 
-def pack_hash(study: Study) -> str:
-    """Hash of the parts of the study that packing depends on."""
+def packing_settings(study: Study) -> dict[str, Any]:
+    """The parts of the study that packing depends on, as plain values."""
     parts = study.model_dump(mode="json", include={"cohort", "task", "images", "split", "seed"})
     for name in ("class_weights", "label_smoothing"):  # of the loss only
         parts["task"].pop(name, None)
     parts["images"].pop("quarantine")
-    return text_hash(json.dumps(plain(parts), sort_keys=True))[:16]
+    return plain(parts)

@@ -19,7 +19,7 @@ from megavox.images.geometry import Geometry
 from megavox.images.image import Image
 from megavox.images.reorient import to_lps
 from megavox.inference.recipe import Recipe
-from megavox.pipeline.plan import derived_plan
+from megavox.pipeline.predict import weights_hash
 from megavox.pipeline.project import Project
 from megavox.report.content import (
     CaseView,
@@ -44,11 +44,14 @@ def report(project: Project) -> Path:
         The path of index.html.
 
     Raises:
-        WorkspaceError: the run was not evaluated.
+        WorkspaceError: the run was not evaluated, or not as it is now.
     """
     if not project.run.evaluation.exists():
         raise WorkspaceError("this run was not evaluated yet", where=project.run.root,
                              fix="Run `megavox evaluate` first")
+    if read_json(project.run.evaluation)["weights"] != weights_hash(project):
+        raise WorkspaceError("this run was trained further, or is used in another way, since it was evaluated",
+                             where=project.run.evaluation, fix="Run `megavox evaluate` again")
     with busy("drawing the report"):
         return write_report(project.workspace.report, content_of(project))
 
@@ -82,7 +85,7 @@ def content_of(project: Project) -> ReportContent:
         study_name=study.name, kind=kind, classes=study.task.names,
         headline=headlines(project, evaluation["summary"], evaluation["calibrated"]),
         cohort=_cohort_rows(project, entries),
-        parts=_parts(project, entries), derived=[vars(one) for one in derived_plan(project).derived],
+        parts=_parts(project, entries), derived=recipe.derived,
         curve=[json.loads(line) for line in project.run.metrics.read_text().splitlines()],
         evaluation=evaluation["summary"], cases=_views(project, entries, case_rows), case_rows=case_rows,
         quarantine=[*read_csv(workspace.quarantine), *evaluation["rejected"]],
@@ -95,15 +98,17 @@ def _known(row: dict[str, Any]) -> dict[str, Any]:
 
 
 def _notes(evaluation: dict[str, Any]) -> list[str]:
-    calibration = evaluation["calibration"]
-    if not evaluation["calibrated"] and not calibration:
-        return ["Some images have no spacing in mm: what is called mm and mm³ here counts pixels."]
-    if not calibration:
-        return []
-    thresholds = ", ".join(f"{value:.3f}" for value in calibration["thresholds"])
-    text = f"Probabilities are rescaled by the temperature {calibration['temperature']:.3f}"
-    text += f" and decisions are taken at {thresholds}" if thresholds else ""
-    return [f"{text}; both were chosen on the validation cases, never on the test cases."]
+    calibration, notes = evaluation["calibration"], []
+    if not evaluation["training_ended"]:
+        notes.append("The training had not ended when this was evaluated: the figures are of its best weights so far.")
+    if calibration:
+        thresholds = ", ".join(f"{value:.3f}" for value in calibration["thresholds"])
+        text = f"Probabilities are rescaled by the temperature {calibration['temperature']:.3f}"
+        text += f" and decisions are taken at {thresholds}" if thresholds else ""
+        notes.append(f"{text}; both were chosen on the validation cases, never on the test cases.")
+    elif not evaluation["calibrated"]:
+        notes.append("Some images have no spacing in mm: what is called mm and mm³ here counts pixels.")
+    return notes
 
 
 def _cohort_rows(project: Project, entries: Sequence[Entry]) -> list[tuple[str, str]]:

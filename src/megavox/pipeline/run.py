@@ -14,7 +14,6 @@ from megavox.pipeline.measure import measure
 from megavox.pipeline.new import new
 from megavox.pipeline.pack import Packed, pack
 from megavox.pipeline.plan import Plan, plan
-from megavox.pipeline.predict import predict
 from megavox.pipeline.project import Project
 from megavox.pipeline.report import report
 from megavox.pipeline.train import train
@@ -37,7 +36,7 @@ def run(project: Project, tell: Callable[[str, Any], None] = lambda stage, resul
     tell("plan", planned)
     tell("train", train(project))
     found = evaluate(project)
-    tell("predict", predict(project))
+    tell("predict", found.predicted)
     if project.study.task.kind == "segment":
         tell("measure", measure(project))
     tell("report", report(project))

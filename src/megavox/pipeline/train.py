@@ -8,21 +8,22 @@ from dataclasses import dataclass, replace
 from megavox.core.errors import WorkspaceError
 from megavox.core.files import write_text
 from megavox.core.progress import busy, say
+from megavox.core.signals import Stop
 from megavox.inference.recipe import Recipe
 from megavox.memory.probe import probe, steps_in
-from megavox.pipeline.plan import derived_plan
-from megavox.pipeline.project import Project, study_hash
+from megavox.memory.rules import Derived
+from megavox.pipeline.plan import Plan, derived_plan
+from megavox.pipeline.project import Project, training_settings
 from megavox.pipeline.workshop import Workshop
 from megavox.study import AUTO, Study, show_study
+from megavox.study.compare import differences
 from megavox.study.duration import duration_text
 from megavox.training.checkpoint import Progress, best_checkpoint, load_weights
 from megavox.training.loop import train as run_loop
 from megavox.training.parallel import Ranks, ranks
-from megavox.training.signals import Stop, Stopped
-
-__all__ = ["Stopped", "Trained", "refuse_other_split", "train"]
 
 VALIDATION_SHARE = 0.1  # of a budget is spent on validations, at the most, but one there is
+STOPPING = "stopping after this step: a checkpoint is written, and the same command goes on"
 PROBE_SHARE = 0.02  # of the budget is spent on measuring the rate
 
 
@@ -50,12 +51,13 @@ def train(project: Project) -> Trained:
     """
     begin = time.perf_counter()
     folder = project.run
-    study = _study_of_run(project)
-    with Stop() as stop, ranks(str(study.training.device)) as here:
-        workshop = Workshop(project, study)
+    found = _plan_of_run(project)
+    study = found.study
+    with Stop(STOPPING) as stop, ranks(str(study.training.device)) as here:
+        workshop = Workshop(project, study, found.derived)
         if study.training.steps == AUTO:
             study = here.from_first(_with_steps(workshop, here, begin))
-            workshop = Workshop(project, study)
+            workshop = Workshop(project, study, found.derived)
         if here.first and here.device.type == "cpu" and study.training.precision == "bfloat16":
             say("warning: most CPUs are many times slower in bfloat16; `training.precision: float32` is the default")
         if here.first and not folder.done.exists():  # a finished run keeps its calibration
@@ -71,16 +73,17 @@ def train(project: Project) -> Trained:
     return Trained(progress, workshop.task.headline, study)
 
 
-def _study_of_run(project: Project) -> Study:
+def _plan_of_run(project: Project) -> Plan:
     """The study with every value derived; the run's own where it was begun before."""
     if not project.run.recipe.exists():
-        return derived_plan(project).study
+        return derived_plan(project)
     recipe = Recipe.read(project.run.recipe)
-    if recipe.provenance["study_hash"] != study_hash(project.study):
-        raise WorkspaceError("this run was begun with other settings", where=project.run.root,
-                             fix="Take another --run-name, or remove that folder")
+    changed = differences(training_settings(recipe.asked), training_settings(project.study))
+    if changed:
+        raise WorkspaceError(f"this run was begun with other settings: {changed}", where=project.run.root,
+                             fix="Take another --run-name, or bring these settings back, or remove that folder")
     refuse_other_split(project, recipe)
-    return recipe.study
+    return Plan(recipe.study, [Derived(**one) for one in recipe.derived], None)
 
 
 def refuse_other_split(project: Project, recipe: Recipe) -> None:
@@ -100,7 +103,7 @@ def _with_steps(workshop: Workshop, here: Ranks, begin: float) -> Study:
     study = workshop.study
     budget = study.training.budget
     assert budget is not None, "the rules give steps or a budget"
-    training = workshop.training(here, steps=10**6)
+    training = workshop.training(here)
     few = workshop.part("validation")[:max(3, here.count)]
     with busy("measuring the rate"):
         rate = probe(training, here, PROBE_SHARE * budget)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from typing import Any
 
 import numpy as np
@@ -18,6 +18,7 @@ from megavox.images.intensity import cohort_intensities, normalise, normaliser, 
 from megavox.images.prepare import Preparation
 from megavox.inference.predictor import network_logits
 from megavox.inference.recipe import Recipe
+from megavox.memory.rules import Derived
 from megavox.models.registry import build_model
 from megavox.pipeline.project import Project, study_hash
 from megavox.store.read import CaseReader
@@ -33,10 +34,11 @@ class Workshop:
     Args:
         project: packed.
         study: with every value derived.
+        derived: what was derived, for the record.
     """
 
-    def __init__(self, project: Project, study: Study) -> None:
-        self.project, self.study = project, study
+    def __init__(self, project: Project, study: Study, derived: Sequence[Derived] = ()) -> None:
+        self.project, self.study, self.derived = project, study, derived
         self.store = project.store()
         self.entries = project.entries()
         self.preparation = Preparation.from_dict(project.packing()["preparation"])
@@ -56,7 +58,8 @@ class Workshop:
 
     def recipe(self) -> Recipe:
         """The run's recipe, not yet calibrated."""
-        return Recipe(self.project.run_name, self.study, self.preparation, self.mode, self.cohort,
+        return Recipe(self.project.run_name, self.study, self.project.study, [asdict(one) for one in self.derived],
+                      self.preparation, self.mode, self.cohort,
                       str(self.study.training.precision),
                       provenance={**provenance(study_hash(self.project.study), self.study.seed),
                                   "split_hash": self.project.split_hash()})
@@ -76,11 +79,9 @@ class Workshop:
                               patch=self.patch)
         return network.to(device)
 
-    def training(self, ranks: Ranks, steps: int | None = None) -> Training:
-        """Everything the loop needs; `steps` where the study does not say."""
+    def training(self, ranks: Ranks) -> Training:
+        """Everything the loop needs; its steps may not be known yet where a probe is to find them."""
         section = self.study.training
-        if steps is not None:
-            section = section.model_copy(update={"steps": steps, "budget": None})
         return Training(self.network(ranks.device), self.task, self.samples(), self.validation(ranks), section,
                         self.study.seed, int(self.study.batches.workers), self.study.batches.prefetch,
                         str(section.precision))

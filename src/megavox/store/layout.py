@@ -4,7 +4,7 @@
     store/<key>/0                      image (C, Z, Y, X): one shard, inner chunks about 32^3
     store/<key>/labels/mask/0          mask (Z, Y, X) uint8, where the task has masks
     store/<key>/positions.npy          (N, 1 + dims): class, then voxel indices, where it has masks
-    store/<key>/record.json            everything else, written last
+    store/<key>/record.json            everything else and its CRC32C, written last
 
 Chunks are LZ4HC with byte shuffle, each followed by its CRC32C; the shard's index has one too. Empty
 chunks are written out, so that a chunk that is not there is always damage. Keys are not derived from
@@ -46,7 +46,7 @@ class Record:
         voxels: stored voxels of each class, in the order of the task (masks only).
         classes: numbers of the classes that hold; None without (masks only).
         unknown: numbers of the classes of which it is not known whether they hold.
-        bytes: size of each shard file, to find truncated ones.
+        bytes: size of each shard and of the positions, to find truncated ones.
         remarks: what was odd but harmless.
         source: fingerprint of the files and the target that it was packed from.
     """
@@ -112,6 +112,12 @@ def shard_files(folder: Path) -> list[Path]:
     return sorted(path for path in folder.rglob("c/**/*") if path.is_file())
 
 
+def chunk_shape(shape: tuple[int, ...], dims: int) -> tuple[int, ...]:
+    """Shape of the inner chunks of an array whose last `dims` axes are spatial."""
+    edge = CHUNK_3D if dims == 3 else CHUNK_2D
+    return (*[1] * (len(shape) - dims), *(min(edge, n) for n in shape[-dims:]))
+
+
 def _multiscale(name: str, dims: int, scale: list[float], origin: list[float], channel: bool) -> dict[str, Any]:
     space = [{"name": axis, "type": "space", "unit": "millimeter"} for axis in "zyx"[-dims:]]
     lead = [1.0] if channel else []
@@ -124,8 +130,7 @@ def _multiscale(name: str, dims: int, scale: list[float], origin: list[float], c
 def _write_array(path: Path, array: np.ndarray) -> None:
     masked = path.as_posix().endswith(MASK)
     dims = array.ndim if masked else array.ndim - 1
-    spatial = [min(CHUNK_3D if dims == 3 else CHUNK_2D, n) for n in array.shape[-dims:]]
-    chunks = tuple([1] * (array.ndim - dims) + spatial)
+    chunks = chunk_shape(array.shape, dims)
     shards = tuple(-(-n // c) * c for n, c in zip(array.shape, chunks, strict=True))
     target = zarr.create_array(
         str(path), shape=array.shape, chunks=chunks, shards=shards, dtype=array.dtype, fill_value=0,

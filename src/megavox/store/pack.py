@@ -11,7 +11,7 @@ import numpy as np
 from megavox.cohort.case import Case
 from megavox.cohort.drawn import drawn
 from megavox.core.errors import LabelError
-from megavox.core.files import read_json, whole_folder, write_array, write_json
+from megavox.core.files import whole_folder, write_array
 from megavox.core.randomness import generator
 from megavox.images.check import check_image, check_mask_on_grid, mask_classes
 from megavox.images.formats import read_image
@@ -19,7 +19,8 @@ from megavox.images.geometry import Geometry
 from megavox.images.image import Image
 from megavox.images.intensity import intensity_statistics
 from megavox.images.prepare import Preparation, join_channels, prepare, prepare_mask
-from megavox.store.layout import POSITIONS, RECORD, Record, shard_files, write_arrays
+from megavox.store.keep import kept_record, write_record
+from megavox.store.layout import POSITIONS, Record, shard_files, write_arrays
 
 MOST_POSITIONS = 10_000  # voxels kept for sampling, a class
 IGNORE = 255  # value of voxels that teach nothing, in stored masks
@@ -77,7 +78,7 @@ def read_mask(case: Case, geometry: Geometry, shape: tuple[int, ...], task: Any,
 
 def pack_case(folder: Path, case: Case, preparation: Preparation, task: Any, seed: int,
               one_mask_a_class: bool = False) -> Record:
-    """Pack one case into `folder`; nothing is done when it is there already.
+    """Pack one case into `folder`; nothing is done when it is there already and undamaged (see `keep`).
 
     Args:
         folder: where the case goes; its name is the key.
@@ -95,10 +96,9 @@ def pack_case(folder: Path, case: Case, preparation: Preparation, task: Any, see
         MachineError: the disk is full.
     """
     source = source_fingerprint(case)
-    if (folder / RECORD).exists():
-        record = Record.from_dict(read_json(folder / RECORD))
-        if record.source == source:
-            return record
+    kept = kept_record(folder, source)
+    if kept is not None:
+        return kept
     original = read_channels(case, preparation.grey)
     image = prepare(original, preparation)
     mask = positions = classes = None
@@ -115,17 +115,19 @@ def pack_case(folder: Path, case: Case, preparation: Preparation, task: Any, see
     array = smallest_exact(image.array)
     with whole_folder(folder) as temporary:
         write_arrays(temporary, array, mask, image.geometry)
+        files = shard_files(temporary)
         if positions is not None:
             write_array(temporary / POSITIONS, positions)
+            files.append(temporary / POSITIONS)
         record = Record(
             key=folder.name, shape=array.shape, geometry=image.geometry, original=original.geometry,
             intensities=intensity_statistics(array, foreground), pixel_hash=pixel_hash(original.array),
             mask_hash=mask_hash,
             voxels=() if mask is None else tuple(int((mask == k).sum()) for k in range(1, len(task.classes) + 1)),
-            classes=classes, unknown=unknown, bytes=tuple(
-                (path.relative_to(temporary).as_posix(), path.stat().st_size) for path in shard_files(temporary)),
+            classes=classes, unknown=unknown,
+            bytes=tuple((path.relative_to(temporary).as_posix(), path.stat().st_size) for path in files),
             remarks=tuple(str(note) for note in [original.meta.get("notes")] if note), source=source)
-        write_json(temporary / RECORD, record.to_dict())
+        write_record(temporary, record)
     return record
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import zarr
 
-from megavox.core.errors import StoreError
+from megavox.core.errors import StoreError, WorkspaceError
 from megavox.core.files import read_array, read_json
 from megavox.store.layout import IMAGE, MASK, POSITIONS, Record
 
@@ -34,6 +34,9 @@ class Store:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
+        if not (folder / INDEX).exists():
+            raise WorkspaceError("nothing is packed here: the index is not there", where=folder / INDEX,
+                                 fix="Run `megavox pack`")
         try:
             self.records = {row["key"]: Record.from_dict(row) for row in read_json(folder / INDEX)["records"]}
         except (KeyError, TypeError, ValueError, AttributeError) as error:

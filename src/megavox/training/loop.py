@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch import nn
@@ -19,26 +19,20 @@ from torch import nn
 from megavox.batches.loader import Batch, batches
 from megavox.batches.samples import Samples
 from megavox.core.errors import TrainingError
+from megavox.core.exhausted import enough_memory
 from megavox.core.randomness import generator
+from megavox.core.signals import Stop
 from megavox.core.workspace import RunFolder
 from megavox.study.sections import TrainingSection
+from megavox.tasks.registry import Task
 from megavox.training.checkpoint import Progress, latest_checkpoint, load_checkpoint, save_checkpoint
 from megavox.training.log import TrainingLog
 from megavox.training.optimiser import MovingAverage, build_optimiser, learning_rate
 from megavox.training.parallel import Ranks
-from megavox.training.signals import Stop
 
-
-class Learner(Protocol):
-    """The part of a task that training needs."""
-
-    headline: str
-
-    def loss(self, output: Any, target: torch.Tensor) -> torch.Tensor:
-        """Loss of a network's output."""
-
-    def score(self, rows: list[Any]) -> dict[str, float]:
-        """Metrics from the rows that validation made; `headline` among them, higher is better."""
+SMALLER_STEP = ("Lower batches.size, batches.patch or model.filters, or raise training.accumulate, which makes the "
+                "same batch in smaller parts")
+SMALLER_WINDOWS = "Lower inference.batch, or resample to a coarser images.spacing_mm"
 
 
 @dataclass(frozen=True)
@@ -47,7 +41,7 @@ class Training:
 
     Attributes:
         network: the model, on the rank's device.
-        learner: loss and metrics.
+        task: loss and metrics.
         samples: makes training samples.
         validate: network -> rows of this rank's share of the validation cases.
         section: the study's training section; `steps` given.
@@ -57,7 +51,7 @@ class Training:
     """
 
     network: nn.Module
-    learner: Learner
+    task: Task
     samples: Samples
     validate: Callable[[nn.Module], list[Any]]
     section: TrainingSection
@@ -72,6 +66,7 @@ def train(training: Training, folder: RunFolder, ranks: Ranks, stop: Stop) -> Pr
 
     Raises:
         TrainingError: loss not finite (with the cases of that batch), or a loader worker died.
+        MachineError: memory ran out.
         Stopped: a signal asked to stop; a checkpoint was written.
     """
     section, network = training.section, training.network
@@ -82,7 +77,7 @@ def train(training: Training, folder: RunFolder, ranks: Ranks, stop: Stop) -> Pr
     progress = load_checkpoint(latest, network, average, optimiser) if latest else Progress()
     if latest and ranks.first:  # a kill may have come between the checkpoint and the note that it is the best
         save_checkpoint(folder, network, average, optimiser, progress, section.keep)
-    log = TrainingLog(folder.metrics, first_step=progress.step, steps=steps, metric=training.learner.headline,
+    log = TrainingLog(folder.metrics, first_step=progress.step, steps=steps, metric=training.task.headline,
                       speak=ranks.first)
     stepper = Stepper(training, ranks, optimiser, average, progress.step, steps)
     try:
@@ -93,14 +88,14 @@ def train(training: Training, folder: RunFolder, ranks: Ranks, stop: Stop) -> Pr
             progress.step = step + 1
             progress.seconds += stepper.seconds
             log.step(step + 1, loss, stepper.rate, stepper.samples_per_s, stepper.waiting)
-            ending = stop.asked_on_any(ranks)
+            ending = ranks.any(stop.asked)
             if step + 1 in validations:
                 _validate(training, average, ranks, progress, log)
             if ranks.first and (step + 1 in checkpoints or ending):
                 save_checkpoint(folder, network, average, optimiser, progress, section.keep)
             if ending:
                 ranks.barrier()  # a rank that leaves earlier makes torchrun end the one that still writes
-                stop.leave(step + 1)
+                stop.leave(f"stopped after step {step + 1}; a checkpoint was written and the same command goes on")
         ranks.barrier()
     finally:
         stepper.close()
@@ -157,7 +152,8 @@ class Stepper:
             torch.manual_seed(int(generator(self.training.seed, *address).integers(2**62)))
             last = part == section.accumulate - 1
             wait = nullcontext() if last or self.ranks.count == 1 else self.network.no_sync()  # type: ignore[operator]
-            with wait:
+            patches = " x ".join(map(str, batch.image.shape))
+            with wait, enough_memory(f"a training step on a batch of {patches}", SMALLER_STEP):
                 total += self._backward(batch, section.accumulate)
         if section.optimiser.clip:
             nn.utils.clip_grad_norm_(self.network.parameters(), section.optimiser.clip)
@@ -174,7 +170,7 @@ class Stepper:
         target = batch.target.to(device, non_blocking=True)
         with torch.autocast(device.type, torch.bfloat16, enabled=self.training.precision == "bfloat16"):
             output = self.network(image)
-        loss = self.training.learner.loss(output, target)
+        loss = self.training.task.loss(output, target)
         value = float(loss.detach())
         if not math.isfinite(value):
             names = [self.training.samples.readers[case].name for case in batch.cases]
@@ -191,10 +187,10 @@ class Stepper:
 
 def _validate(training: Training, average: MovingAverage, ranks: Ranks, progress: Progress, log: TrainingLog) -> None:
     begin = time.perf_counter()
-    with averaged_weights(training.network, average):
+    with averaged_weights(training.network, average), enough_memory("a validation", SMALLER_WINDOWS):
         rows = ranks.gather(training.validate(training.network))
-    progress.scores = training.learner.score(rows)
-    score = progress.scores[training.learner.headline]
+    progress.scores = training.task.score(rows)
+    score = progress.scores[training.task.headline]
     known, best = not math.isnan(score), progress.best_score
     if not progress.best_step or (known and (best is None or score > best)):  # the first one, whatever it is
         progress.best_score, progress.best_step, progress.since_best = score if known else None, progress.step, 0
