@@ -293,6 +293,9 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"megavox: {error}", file=sys.stderr)
         return 2
     except (KeyboardInterrupt, typer.Abort):  # older Typers turn the first into the second
+        from megavox.core.signals import ignore_signals
+
+        ignore_signals()
         print("megavox: stopped; the same command goes on from here", file=sys.stderr)
         return 130
     except _WRONG_ARGUMENTS as error:
@@ -307,9 +310,10 @@ _WRONG_ARGUMENTS: type[Exception] = typer.BadParameter.__mro__[2]
 
 
 def _other_end(error: Exception) -> int:
-    from megavox.core.signals import Stopped
+    from megavox.core.signals import Stopped, ignore_signals
 
     if isinstance(error, Stopped):
+        ignore_signals()
         print(f"megavox: {error.text}", file=sys.stderr)
         return error.status
     path = Path(f"megavox-error-{datetime.now():%Y%m%d-%H%M%S}.txt").resolve()

@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 import torch
 
-from megavox.core.signals import Stop, Stopped
+from megavox.core.signals import PASSED_ON_S, Stop, Stopped
 from megavox.core.workspace import DONE, RunFolder
 from megavox.pipeline.plan import derived_plan
 from megavox.pipeline.project import Project
@@ -183,6 +183,8 @@ def test_a_second_ctrl_c_ends_at_once() -> None:
     with Stop("stopping") as stop:
         os.kill(os.getpid(), signal.SIGINT)
         assert stop.signal == signal.SIGINT
+        os.kill(os.getpid(), signal.SIGINT)  # at once: the same one, passed on
+        time.sleep(PASSED_ON_S + 0.1)
         with pytest.raises(KeyboardInterrupt):
             os.kill(os.getpid(), signal.SIGINT)
             time.sleep(1)

@@ -7,7 +7,7 @@ fingerprint says so.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -142,7 +142,8 @@ def _counts(counts: dict[str, int]) -> str:
     return ", ".join(f"{name or 'not said'} {count}" for name, count in counts.items())
 
 
-def survey(catalogue: Catalogue, section: CohortSection, task: TaskSection, *, most: int = 2000) -> Survey:
+def survey(catalogue: Catalogue, section: CohortSection, task: TaskSection, *, most: int = 2000,
+           check: Callable[[], None] = lambda: None) -> Survey:
     """Read the headers of at most `most` cases, and up to 50 masks.
 
     Args:
@@ -150,6 +151,7 @@ def survey(catalogue: Catalogue, section: CohortSection, task: TaskSection, *, m
         section: the `cohort:` section; says whether there is one mask a class.
         task: the `task:` section; says which classes there are.
         most: beyond so many cases, an evenly spaced sample of that size.
+        check: called before each case; what it raises ends the survey.
 
     Raises:
         CohortError: no case, or no header that can be read.
@@ -158,6 +160,7 @@ def survey(catalogue: Catalogue, section: CohortSection, task: TaskSection, *, m
     described: list[tuple[Case, list[Description]]] = []
     rejected: list[Rejected] = []
     for case in track(chosen, "looking", total=len(chosen)):
+        check()
         try:
             described.append((case, [describe_image(_one_or_many(files)) for files in case.images]))
         except ImageError as error:

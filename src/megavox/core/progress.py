@@ -26,7 +26,7 @@ def console() -> Console:
 
 def say(text: str) -> None:
     """One line for the person who watches."""
-    console().print(text)
+    console().print(text, markup=False)
 
 
 @contextmanager

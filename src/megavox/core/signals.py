@@ -9,11 +9,13 @@ from __future__ import annotations
 import os
 import signal
 import threading
+import time
 from contextlib import suppress
 from types import FrameType
 
 JOB_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
 TO_BE_CONTINUED = 75  # EX_TEMPFAIL of sysexits.h: "try again later"
+PASSED_ON_S = 1.0  # within which a Ctrl-C once more is the same one, passed on by `uv run`, `srun` and the like
 INTERRUPTED = 130  # 128 + SIGINT, as shells have it
 
 
@@ -42,6 +44,7 @@ class Stop:
     def __init__(self, telling: str) -> None:
         self.telling = telling
         self.signal: int | None = None
+        self._since = 0.0
         self._before: dict[int, object] = {}
 
     def __enter__(self) -> Stop:
@@ -71,11 +74,18 @@ class Stop:
         raise Stopped(text, INTERRUPTED if self.signal == signal.SIGINT else TO_BE_CONTINUED)
 
     def _note(self, number: int, _frame: FrameType | None) -> None:
-        if self.signal == number == signal.SIGINT:
+        if self.signal == number == signal.SIGINT and time.monotonic() - self._since > PASSED_ON_S:
             raise KeyboardInterrupt
         if self.signal is None and os.environ.get("RANK", "0") == "0":  # the first rank speaks
             _tell(self.telling)
+        self._since = self._since or time.monotonic()
         self.signal = number
+
+
+def ignore_signals() -> None:
+    """For a process that ends: a signal that comes once more changes neither its status nor what it says."""
+    for number in JOB_SIGNALS:
+        signal.signal(number, signal.SIG_IGN)
 
 
 def _tell(text: str) -> None:

@@ -84,7 +84,9 @@ class Geometry:
     def closest_axes(self) -> list[tuple[int, int]]:
         """For each index axis the world axis it runs along (each used once) and its sign."""
         matrix = np.reshape(self.direction, (3, 3))
-        best = max(_PERMUTATIONS, key=lambda p: sum(abs(matrix[p[i], i]) for i in range(3)))
+        along = [sum(abs(matrix[p[i], i]) for i in range(3)) for p in _PERMUTATIONS]
+        # Of equally close ones the first, which is "as they are": rounding must not decide.
+        best = next(p for p, value in zip(_PERMUTATIONS, along, strict=True) if value > max(along) - 1e-9)
         return [(best[i], 1 if matrix[best[i], i] >= 0 else -1) for i in range(3)]
 
     def to_dict(self) -> dict[str, object]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections import Counter
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 
@@ -61,6 +62,16 @@ def pack(project: Project) -> Packed:
         MachineError: the workspace cannot be written.
         Stopped: a signal asked to stop.
     """
+    with Stop("stopping") as stop:
+        def check() -> None:
+            if stop.asked:
+                stop.leave(f"stopped; {packed_cases(project.workspace.store)} cases are packed in "
+                           f"{project.workspace.store} and the same command goes on with the others")
+
+        return _pack(project, check)
+
+
+def _pack(project: Project, check: Callable[[], None]) -> Packed:
     study, workspace = project.study, project.workspace
     try:
         workspace.root.mkdir(parents=True, exist_ok=True)
@@ -68,17 +79,20 @@ def pack(project: Project) -> Packed:
         raise MachineError(f"the workspace cannot be made ({error.strerror})", where=workspace.root,
                            fix="Choose another place with --workspace") from None
     catalogue = catalogue_of(study)
-    facts = survey(catalogue, study.cohort, study.task)
+    facts = survey(catalogue, study.cohort, study.task, check=check)
     derived = list(derive_images(study, facts.fingerprint))
     preparation = preparation_of(apply(study, derived), facts.fingerprint)
     remarks = [*catalogue.remarks, *facts.fingerprint.remarks]
     _discard_other_store(project, preparation)
-    records, bad = _packed_or_rejected(project, catalogue.cases, preparation)
+    records, bad = build_store(
+        workspace.store, catalogue.cases, preparation, study.task, seed=study.seed, workers=cores(), check=check,
+        one_mask_a_class=study.task.kind == "segment" and one_mask_a_class(study.cohort, study.task))
     cases = [case for case in catalogue.cases if case.name in records]
     found = [records[case.name] for case in cases]
     bad += duplicates(cases, [one.pixel_hash for one in found], [one.mask_hash for one in found])
-    odd, remark = _outliers(cases, records)
-    if apply(study, derived).images.normalise in ("hu", "none"):
+    normalise = apply(study, derived).images.normalise
+    odd, remark = _outliers(cases, records, normalise)
+    if normalise in ("hu", "none"):
         bad += odd
     else:
         remarks += remark
@@ -125,21 +139,6 @@ def preparation_of(study: Study, facts: Fingerprint) -> Preparation:
                        tuple(images.size) if images.size else None, images.grey)
 
 
-def _packed_or_rejected(project: Project, cases: list[Case],
-                        preparation: Preparation) -> tuple[dict[str, Record], list[Rejected]]:
-    """Fill the store; where a signal asks to stop, the cases that are being packed are given up."""
-    study, store = project.study, project.workspace.store
-    with Stop("stopping") as stop:
-        def check() -> None:
-            if stop.asked:
-                stop.leave(f"stopped; {packed_cases(store)} cases are packed in {store} and the same command goes on "
-                           "with the others")
-
-        return build_store(
-            store, cases, preparation, study.task, seed=study.seed, workers=cores(), check=check,
-            one_mask_a_class=study.task.kind == "segment" and one_mask_a_class(study.cohort, study.task))
-
-
 def _discard_other_store(project: Project, preparation: Preparation) -> None:
     """Cases packed with another preparation, task or seed are of no use."""
     marker = project.workspace.store / "settings.json"
@@ -159,15 +158,16 @@ def _discard_other_store(project: Project, preparation: Preparation) -> None:
     write_json(marker, wanted)
 
 
-def _outliers(cases: list[Case], records: dict[str, Record]) -> tuple[list[Rejected], list[str]]:
+def _outliers(cases: list[Case], records: dict[str, Record], normalise: str) -> tuple[list[Rejected], list[str]]:
     """Intensities far from the cohort's: what to set aside where they are absolute, else a remark."""
     statistics = [records[case.name].intensities[0] for case in cases]
     found = outliers([one["p995"] - one["p005"] for one in statistics])
     if not found:
         return [], []
     rejected = [Rejected(cases[i].name, cases[i].subject, str(cases[i].images[0][0]), "intensity",
-                         f"The range of intensities is {factor:.3g} times the cohort's median. Hounsfield units are "
-                         "absolute, so this image is of another kind or badly scaled.") for i, factor in found]
+                         f"The range of intensities is {factor:.3g} times the cohort's median. With images.normalise: "
+                         f"{normalise} intensities are absolute, so this image is of another kind or badly scaled.")
+                for i, factor in found]
     factors = sorted(factor for _, factor in found)
     return rejected, [f"{len(found)} images have a range of intensities {factors[0]:.3g} to {factors[-1]:.3g} times "
                       f"the cohort's median, e.g. {cases[found[0][0]].name}; each image is normalised by itself, so "

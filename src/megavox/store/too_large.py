@@ -45,17 +45,17 @@ def _size(found: Description, preparation: Preparation) -> str:
     geometry = lps_geometry(found.geometry) if preparation.spatial_dims == 3 else found.geometry
     dims = preparation.spatial_dims
     voxels, spacing = np.array(geometry.size[:dims]), np.array(geometry.spacing[:dims])
-    packed, text = voxels, f"{_times(voxels)} voxels"
+    packed, text = voxels, f"{_times(voxels, '.0f')} voxels"
     if geometry.calibrated:
         text += f" of {_times(spacing)} mm"
     if preparation.size is None and preparation.spacing_mm is not None:
         wanted = np.array(preparation.spacing_mm[::-1])
         packed = np.rint(voxels * spacing / wanted)
         if (packed != voxels).any():
-            text += f", which become {_times(packed)} voxels of {_times(wanted)} mm"
-    gigabytes = 4e-9 * found.shape[0] * prod(packed.astype(float))  # float32
+            text += f", which become {_times(packed, '.0f')} voxels of {_times(wanted)} mm"
+    gigabytes = 4e-9 * found.shape[0] * max(prod(voxels.astype(float)), prod(packed.astype(float)))  # float32
     return f"{text} ({gigabytes:.{0 if gigabytes > 10 else 1}f} GB)"
 
 
-def _times(values: np.ndarray) -> str:
-    return " x ".join(f"{value:.10g}" for value in values)
+def _times(values: np.ndarray, form: str = ".4g") -> str:
+    return " x ".join(format(value, form) for value in values)

@@ -94,7 +94,7 @@ class TrainingLog:
             self._bar.update(self._task, completed=step, text=text)
         elif now - self._last_line > LINE_EVERY_S:
             self._last_line = now
-            console().print(text)
+            console().print(text, markup=False)
 
 
 def _step(line: str) -> int:
