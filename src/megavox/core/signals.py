@@ -57,6 +57,15 @@ class Stop:
         for number, handler in self._before.items():
             signal.signal(number, handler)  # type: ignore[arg-type]
 
+    def check(self) -> None:
+        """Where the stage may end.
+
+        Raises:
+            Stopped: a signal came.
+        """
+        if self.asked:
+            self.leave("stopped; the same command goes on")
+
     @property
     def asked(self) -> bool:
         """Whether a signal came."""

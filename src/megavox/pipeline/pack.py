@@ -21,7 +21,7 @@ from megavox.core.errors import CohortError, MachineError, StudyError, Workspace
 from megavox.core.files import plain, read_json, write_json
 from megavox.core.progress import say
 from megavox.core.provenance import cores, provenance
-from megavox.core.signals import Stop
+from megavox.core.signals import Stop, Stopped
 from megavox.images.prepare import Preparation
 from megavox.memory.rules import Derived, apply, derive_images
 from megavox.pipeline.project import Project, packing_settings, study_hash
@@ -62,13 +62,13 @@ def pack(project: Project) -> Packed:
         MachineError: the workspace cannot be written.
         Stopped: a signal asked to stop.
     """
+    store = project.workspace.store
     with Stop("stopping") as stop:
-        def check() -> None:
-            if stop.asked:
-                stop.leave(f"stopped; {packed_cases(project.workspace.store)} cases are packed in "
-                           f"{project.workspace.store} and the same command goes on with the others")
-
-        return _pack(project, check)
+        try:
+            return _pack(project, stop.check)
+        except Stopped as stopped:  # now that no worker packs any more, count
+            raise Stopped(f"stopped; {packed_cases(store)} cases are packed in {store} and the same command goes on "
+                          "with the others", stopped.status) from None
 
 
 def _pack(project: Project, check: Callable[[], None]) -> Packed:
