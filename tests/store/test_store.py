@@ -61,7 +61,7 @@ def test_one_shard_a_volume_with_checked_lz4hc_chunks(packed):
     for name, lead in (("0", (1,)), ("labels/mask/0", ())):
         record = records[cases[0].name]
         array = zarr.open_array(store / record.key / name, mode="r")
-        assert array.chunks == (*lead, 32, 32, 32)
+        assert array.chunks == (*lead, 16, 16, 32)
         assert all(s >= n and s % c == 0 for s, n, c in zip(array.shards, array.shape, array.chunks, strict=True))
         assert [path for path in (store / record.key / name / "c").rglob("*") if path.is_file()] == [
             (store / record.key / name / "c").joinpath(*"0" * len(array.shape))]
@@ -264,6 +264,6 @@ def test_a_small_image_has_small_chunks_and_many_channels_one_shard(tmp_path):
     case = Case("a", "a", "", tuple((tmp_path / f"{n}.nii",) for n in range(3)), labels=("opacity",))
     record = pack_case(tmp_path / "key", case, Preparation(3, 3), PICTURE_TASK, seed=0)
     array = zarr.open_array(tmp_path / "key/0", mode="r")
-    assert array.chunks == (1, 6, 32, 32) and array.shards == (3, 6, 64, 96) and len(record.bytes) == 1
+    assert array.chunks == (1, 6, 16, 32) and array.shards == (3, 6, 48, 96) and len(record.bytes) == 1
     np.testing.assert_array_equal(array[:], np.concatenate(channels))
     assert [one["mean"] for one in record.intensities] == pytest.approx([c.mean() for c in channels], abs=0.5)

@@ -1,7 +1,7 @@
 """How a packed case lies on disk: standard sharded Zarr v3 with OME-Zarr 0.5 metadata.
 
     store/<key>/zarr.json              group, NGFF multiscales (one scale) in mm
-    store/<key>/0                      image (C, Z, Y, X): one shard, inner chunks about 32^3
+    store/<key>/0                      image (C, Z, Y, X): one shard, inner chunks 16 x 16 x 32
     store/<key>/labels/mask/0          mask (Z, Y, X) uint8, where the task has masks
     store/<key>/positions.npy          (N, 1 + dims): class, then voxel indices, where it has masks
     store/<key>/record.json            everything else and its CRC32C, written last
@@ -27,8 +27,7 @@ IMAGE = "0"
 MASK = "labels/mask/0"
 POSITIONS = "positions.npy"
 RECORD = "record.json"
-CHUNK_3D = 32
-CHUNK_2D = 256
+CHUNKS = {3: (16, 16, 32), 2: (256, 256)}  # voxels; see docs/decisions/007
 
 
 @dataclass(frozen=True)
@@ -114,8 +113,7 @@ def shard_files(folder: Path) -> list[Path]:
 
 def chunk_shape(shape: tuple[int, ...], dims: int) -> tuple[int, ...]:
     """Shape of the inner chunks of an array whose last `dims` axes are spatial."""
-    edge = CHUNK_3D if dims == 3 else CHUNK_2D
-    return (*[1] * (len(shape) - dims), *(min(edge, n) for n in shape[-dims:]))
+    return (*[1] * (len(shape) - dims), *map(min, CHUNKS[dims], shape[-dims:]))
 
 
 def _multiscale(name: str, dims: int, scale: list[float], origin: list[float], channel: bool) -> dict[str, Any]:

@@ -5,6 +5,7 @@ A missing, truncated or damaged shard is a `StoreError` that names the case, nev
 
 from __future__ import annotations
 
+import os
 from collections import OrderedDict
 from collections.abc import Sequence
 from functools import cached_property
@@ -15,7 +16,9 @@ import zarr
 
 from megavox.core.errors import StoreError, WorkspaceError
 from megavox.core.files import read_array, read_json
+from megavox.store import native
 from megavox.store.layout import IMAGE, MASK, POSITIONS, Record
+from megavox.store.shard import Layout, OpenShards, read_layout
 
 INDEX = "index.json"
 CACHE_BYTES = 256 << 20  # whole arrays kept decoded by one reader; small cohorts are decoded once
@@ -55,8 +58,11 @@ class Store:
         return CaseReader(self.folder / key, self.records[key], name)
 
 
+_SHARDS = OpenShards()  # of this process
+
+
 class CaseReader:
-    """Reads boxes of one case. Opens nothing until asked.
+    """Reads boxes of one case, by compiled code where it can. Opens nothing until asked.
 
     Args:
         folder: the case's folder in the store.
@@ -69,11 +75,12 @@ class CaseReader:
 
     def image(self, start: Sequence[int], stop: Sequence[int]) -> np.ndarray:
         """Voxels `[start, stop)` of all channels, `(C, ...)`, in stored units."""
-        return self._read(IMAGE, self._image, (slice(None), *map(slice, start, stop)))
+        shape = self.record.shape
+        return self._read(IMAGE, shape, (0, *start), (shape[0], *stop))
 
     def mask(self, start: Sequence[int], stop: Sequence[int]) -> np.ndarray:
         """Class numbers `[start, stop)`, uint8."""
-        return self._read(MASK, self._mask, tuple(map(slice, start, stop)))
+        return self._read(MASK, self.record.shape[1:], start, stop)
 
     @cached_property
     def positions(self) -> np.ndarray:
@@ -101,22 +108,41 @@ class CaseReader:
             raise self._damaged(f"{name}: shape {array.shape} with its voxels in {shard} is not what was packed")
         return array
 
-    def _read(self, name: str, array: zarr.Array, box: tuple[slice, ...]) -> np.ndarray:
-        self._check_files(name)  # each time: for a file that is gone zarr would give zeros
+    def _read(self, name: str, shape: tuple[int, ...], start: Sequence[int], stop: Sequence[int]) -> np.ndarray:
+        file, size = self._shards[name]
+        state = self._check_file(file, size)  # each time: for a file that is gone zarr would give zeros
         try:
-            return np.asarray(array[box])
+            if native.available():
+                found = _SHARDS.box(f"{self.folder}/{file}", state, start, stop, lambda: self._layout(name, shape))
+                if found is not None:
+                    return found
+            array = self._image if name == IMAGE else self._mask
+            return np.asarray(array[tuple(map(slice, start, stop))])
+        except StoreError:
+            raise
         except Exception as error:  # checksum, codec and index errors of several libraries
             raise self._damaged(f"{name}: {type(error).__name__}: {error}") from None
 
-    def _check_files(self, name: str) -> None:
-        for file, size in self.record.bytes:
-            if not file.startswith(f"{name}/"):
-                continue
-            path = self.folder / file
-            found = path.stat().st_size if path.exists() else None
-            if found != size:
-                raise self._damaged(f"{file} is missing" if found is None else
-                                    f"{file} has {found} bytes and should have {size}")
+    def _layout(self, name: str, shape: tuple[int, ...]) -> Layout | None:
+        found = read_layout(self.folder / name / "zarr.json")
+        if found is not None and found.shape[4 - len(shape):] != shape:
+            raise self._damaged(f"{name}: shape {found.shape} is not what was packed")
+        return found
+
+    @cached_property
+    def _shards(self) -> dict[str, tuple[str, int]]:
+        """For the image and the mask, the file of its shard and its size."""
+        return {name: next((one for one in self.record.bytes if one[0].startswith(f"{name}/")), (f"{name}/c", -1))
+                for name in (IMAGE, MASK)}
+
+    def _check_file(self, file: str, size: int) -> os.stat_result:
+        try:
+            state = os.stat(f"{self.folder}/{file}")  # noqa: PTH116 (once a patch: a Path costs more than the call)
+        except OSError:
+            raise self._damaged(f"{file} is missing") from None
+        if state.st_size != size:
+            raise self._damaged(f"{file} has {state.st_size} bytes and should have {size}")
+        return state
 
     def _damaged(self, what: str) -> StoreError:
         return StoreError(f"the packed case is damaged: {what}", where=f"{self.name} ({self.folder})",
