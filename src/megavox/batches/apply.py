@@ -12,9 +12,11 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 from scipy import ndimage
+from scipy.special import ndtri
 from skimage.transform import resize_local_mean
 
 from megavox.batches.parameters import Augmentation
+from megavox.images.intensity import normalise
 
 Read = Callable[[Sequence[int], Sequence[int]], np.ndarray]
 
@@ -115,6 +117,25 @@ def _run(begin: int, end: int, sign: int) -> tuple[int, int | None, int]:
     return int(begin), int(end) - 1 if end > 0 else None, -1
 
 
+def image_patch(read: Read, matrix: np.ndarray, centre: np.ndarray, patch: Sequence[int], shape: Sequence[int],
+                numbers: np.ndarray, outside: np.ndarray) -> np.ndarray:
+    """A normalised patch of an image, `(C, *patch)` float32, linearly interpolated.
+
+    Args:
+        read, matrix, centre, patch, shape: as for `sample_patch`.
+        numbers: `(C, 4)` of the normalisation.
+        outside: `(C,)`, normalised value outside the image.
+    """
+    return sample_patch(read, matrix, centre, patch, shape, outside, 1, lambda box: normalise(box, numbers))
+
+
+def mask_patch(read: Read, matrix: np.ndarray, centre: np.ndarray, patch: Sequence[int],
+               shape: Sequence[int]) -> np.ndarray:
+    """The mask of the same patch, `patch` uint8, of the nearest voxels; background outside."""
+    return sample_patch(lambda a, b: read(a, b)[None], matrix, centre, patch, shape, np.zeros(1, np.uint8), 0,
+                        lambda box: box)[0]
+
+
 def change_intensities(patch: np.ndarray, augmentation: Augmentation) -> np.ndarray:
     """Blur, low resolution, noise, gain and offset, gamma, in this order.
 
@@ -122,25 +143,50 @@ def change_intensities(patch: np.ndarray, augmentation: Augmentation) -> np.ndar
         patch: `(C, ...)` float32, normalised.
         augmentation: the parameters.
     """
-    dims = patch.ndim - 1
     if augmentation.blur > 0:
-        patch = ndimage.gaussian_filter(patch, (0, *[augmentation.blur] * dims), mode="nearest", truncate=3)
+        patch = blurred(patch, augmentation.blur)
     if augmentation.coarsen > 1:
-        patch = _coarsen(patch, augmentation.coarsen)
+        patch = coarsened(patch, augmentation.coarsen)
     if augmentation.noise > 0:
-        rng = np.random.Generator(np.random.Philox(key=augmentation.noise_seed))
-        patch = patch + augmentation.noise * rng.standard_normal(patch.shape, dtype=np.float32)
+        patch = patch + augmentation.noise * noise_field(augmentation.noise_seed, patch.shape)
     if augmentation.gain != 1 or augmentation.offset != 0:
         patch = patch * np.float32(augmentation.gain) + np.float32(augmentation.offset)
     if augmentation.gamma != 1:
-        axes = tuple(range(1, patch.ndim))
-        low, high = patch.min(axis=axes, keepdims=True), patch.max(axis=axes, keepdims=True)
-        width = np.maximum(high - low, 1e-6)
-        patch = ((patch - low) / width) ** np.float32(augmentation.gamma) * width + low
+        patch = bent(patch, augmentation.gamma)
     return np.ascontiguousarray(patch, dtype=np.float32)
 
 
-def _coarsen(patch: np.ndarray, factor: float) -> np.ndarray:
+def noise_field(seed: int, shape: Sequence[int]) -> np.ndarray:
+    """Standard Gaussian noise, float32: each value a function of the seed and its own number.
+
+    The 24 uniform bits of a hash, through the normal quantile function. Values reach 5.4 deviations.
+    """
+    numbers = np.arange(np.prod(shape), dtype=np.uint32)
+    bits = _mixed(_mixed(numbers + np.uint32(seed & 0xFFFFFFFF)) ^ np.uint32(seed >> 32 & 0xFFFFFFFF)) >> np.uint32(8)
+    return ndtri((bits + 0.5) / 2**24).astype(np.float32).reshape(shape)
+
+
+def _mixed(x: np.ndarray) -> np.ndarray:
+    """A bijection of 32 bits whose output bits look independent ("lowbias32" of C. Wellons, 2018)."""
+    x = (x ^ (x >> np.uint32(16))) * np.uint32(0x7FEB352D)
+    x = (x ^ (x >> np.uint32(15))) * np.uint32(0x846CA68B)
+    return x ^ (x >> np.uint32(16))
+
+
+def bent(patch: np.ndarray, gamma: float) -> np.ndarray:
+    """Each channel's values to the power of gamma over their range, which stays."""
+    axes = tuple(range(1, patch.ndim))
+    low, high = patch.min(axis=axes, keepdims=True), patch.max(axis=axes, keepdims=True)
+    width = np.maximum(high - low, 1e-6)
+    return ((patch - low) / width) ** np.float32(gamma) * width + low
+
+
+def blurred(patch: np.ndarray, sigma: float) -> np.ndarray:
+    """Gaussian blur of each channel, sigma in voxels."""
+    return ndimage.gaussian_filter(patch, (0, *[sigma] * (patch.ndim - 1)), mode="nearest", truncate=3)
+
+
+def coarsened(patch: np.ndarray, factor: float) -> np.ndarray:
     """Averaged over voxels `factor` times as wide and interpolated back linearly, as of a coarser scanner.
 
     Both grids cover the same box, so nothing moves. (Picking the nearest voxel instead of the average

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
+from importlib.util import find_spec
+from types import ModuleType
 
 import numpy as np
 
-from megavox.batches.apply import change_intensities, sample_patch, spatial_matrix
+from megavox.batches.apply import spatial_matrix
 from megavox.batches.parameters import Augmentation, draw_augmentation, draw_case, draw_centre
 from megavox.core.randomness import generator
-from megavox.images.intensity import normalise, outside_value
+from megavox.images.intensity import outside_value
 from megavox.store.read import CachedArrays, CaseReader
 from megavox.study.sections import BatchesSection
 
@@ -74,18 +77,29 @@ class Samples:
         if augmentation.affine is not None:
             centre = centre + np.asarray(augmentation.shift) / record.spacing_mm
         centre = _on_voxels(matrix, centre, self.patch)
-        image = sample_patch(lambda a, b: self._cache.box(reader, "image", a, b), matrix, centre, self.patch,
-                             record.shape[1:], outside_value(record.intensities, numbers), 1,
-                             lambda box: normalise(box, numbers))
-        image = change_intensities(image, augmentation)
+        way = _way()
+        image = way.image_patch(lambda a, b: self._cache.box(reader, "image", a, b), matrix, centre, self.patch,
+                                record.shape[1:], numbers, outside_value(record.intensities, numbers))
+        image = way.change_intensities(image, augmentation)
         if self.classes:
             return image, class_target(record.classes or (), record.unknown, self.classes)
-        mask = sample_patch(lambda a, b: self._cache.box(reader, "mask", a, b)[None], matrix, centre, self.patch,
-                            record.shape[1:], np.zeros(1, np.uint8), 0, lambda box: box)
-        return image, mask[0]
+        return image, way.mask_patch(lambda a, b: self._cache.box(reader, "mask", a, b), matrix, centre, self.patch,
+                                     record.shape[1:])
 
     def _case(self, step: int, position: int) -> int:
         return draw_case(self.seed, step, position, self.batch, len(self.readers))
+
+
+@cache
+def _way() -> ModuleType:
+    """What carries draws out: compiled code, or NumPy and SciPy where it cannot be compiled."""
+    if find_spec("numba") is None:
+        from megavox.batches import apply
+
+        return apply
+    from megavox.batches import fused
+
+    return fused
 
 
 def class_target(classes: Sequence[int], unknown: Sequence[int], count: int) -> np.ndarray:

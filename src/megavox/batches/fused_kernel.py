@@ -1,0 +1,179 @@
+"""The compiled loops of `fused`: one pass from the stored voxels to the patch.
+
+A patch voxel p looks at box position `first + matrix @ p`. Positions are computed in float64, in the
+order in which SciPy adds them up, so that the nearest voxel of a mask is the same one; weights are float32.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numba import njit
+
+# Sums may be contracted and reordered; infinite limits ("no clipping") must keep their meaning.
+_FAST = {"contract", "reassoc", "nsz", "arcp"}
+_F, _I, _U = np.float32, np.int32, np.uint32  # integer arithmetic widens in Numba: each result is narrowed
+
+
+@njit(cache=True, nogil=True, inline="always")
+def _normal(value: Any, low: Any, high: Any, centre: Any, factor: Any) -> Any:
+    return (min(max(_F(value), low), high) - centre) * factor
+
+
+@njit(cache=True, nogil=True, fastmath=_FAST)
+def normalise_into(source: Any, low: Any, high: Any, centre: Any, factor: Any, out: Any, corner: Any) -> None:
+    """`(clip(source, low, high) - centre) * factor` into a larger array, from its voxel `corner` on.
+
+    Both `(Z, Y, X)` and C-contiguous; the source of any stored type, `out` float32.
+    """
+    width, row, line = source.shape[2], out.shape[2], out.shape[1] * out.shape[2]
+    values, flat = source.reshape(-1), out.reshape(-1)
+    for z in range(source.shape[0]):
+        for y in range(source.shape[1]):
+            begin = np.uintp((corner[0] + z) * line + (corner[1] + y) * row + corner[2])
+            at = np.uintp((z * source.shape[1] + y) * width)
+            for x in range(np.uintp(width)):
+                flat[begin + x] = _normal(values[at + x], low, high, centre, factor)
+
+
+@njit(cache=True, nogil=True, fastmath=_FAST)
+def interpolate(box: Any, matrix: Any, first: Any, out: Any) -> None:
+    """One channel of a patch, linearly interpolated.
+
+    Args:
+        box: `(Z, Y, X)` float32, C-contiguous, with both neighbours of every position; Z = 1 for a picture.
+        matrix, first: `(3, 3)` and `(3,)` float64; positions are not negative.
+        out: `(Z, Y, X)` float32.
+    """
+    flat, width = box.reshape(-1), out.shape[2]
+    row, line = _I(box.shape[2]), _I(box.shape[1] * box.shape[2])
+    right, down = np.uintp(1), np.uintp(row)
+    below = np.uintp(0) if box.shape[0] == 1 else np.uintp(line)
+    dz, dy, dx = _F(matrix[0, 2]), _F(matrix[1, 2]), _F(matrix[2, 2])
+    places = np.empty(width, np.int32)
+    wz, wy, wx = np.empty(width, np.float32), np.empty(width, np.float32), np.empty(width, np.float32)
+    for z in range(out.shape[0]):
+        for y in range(out.shape[1]):
+            z0 = _F(first[0] + z * matrix[0, 0] + y * matrix[0, 1])
+            y0 = _F(first[1] + z * matrix[1, 0] + y * matrix[1, 1])
+            x0 = _F(first[2] + z * matrix[2, 0] + y * matrix[2, 1])
+            for x in range(np.uintp(width)):  # in wide registers; the look-ups of the second loop cannot be
+                fz, fy, fx = z0 + dz * _F(x), y0 + dy * _F(x), x0 + dx * _F(x)
+                iz, iy, ix = _I(fz), _I(fy), _I(fx)
+                wz[x], wy[x], wx[x] = fz - _F(iz), fy - _F(iy), fx - _F(ix)
+                places[x] = _I(_I(iz * line) + _I(iy * row) + ix)
+            into = out[z, y]
+            for x in range(np.uintp(width)):
+                a = np.uintp(_U(places[x]))
+                b, c = a + down, a + below
+                d, t = c + down, wx[x]
+                a0, b0, c0, d0 = flat[a], flat[b], flat[c], flat[d]
+                a0 += t * (flat[a + right] - a0)
+                b0 += t * (flat[b + right] - b0)
+                c0 += t * (flat[c + right] - c0)
+                d0 += t * (flat[d + right] - d0)
+                a0 += wy[x] * (b0 - a0)
+                c0 += wy[x] * (d0 - c0)
+                into[x] = a0 + wz[x] * (c0 - a0)
+
+
+@njit(cache=True, nogil=True)
+def nearest(box: Any, matrix: Any, first: Any, corner: Any, out: Any) -> None:
+    """The nearest voxels, `out` `(Z, Y, X)` of the box's type.
+
+    Args:
+        box: `(Z, Y, X)`, C-contiguous; its voxel `corner` is at position 0.
+        matrix, first: as for `interpolate`; positions may be negative, down to where the box begins.
+    """
+    flat, width = box.reshape(-1), out.shape[2]
+    row, line = _I(box.shape[2]), _I(box.shape[1] * box.shape[2])
+    begin = _I(corner[0] * line + corner[1] * row + corner[2])
+    places = np.empty(width, np.int32)
+    for z in range(out.shape[0]):
+        for y in range(out.shape[1]):
+            z0 = first[0] + z * matrix[0, 0] + y * matrix[0, 1]
+            y0 = first[1] + z * matrix[1, 0] + y * matrix[1, 1]
+            x0 = first[2] + z * matrix[2, 0] + y * matrix[2, 1]
+            for x in range(np.uintp(width)):
+                iz = _I(np.floor(z0 + _I(x) * matrix[0, 2] + 0.5))
+                iy = _I(np.floor(y0 + _I(x) * matrix[1, 2] + 0.5))
+                ix = _I(np.floor(x0 + _I(x) * matrix[2, 2] + 0.5))
+                places[x] = _I(_I(_I(iz * line) + _I(iy * row)) + _I(ix + begin))
+            into = out[z, y]
+            for x in range(np.uintp(width)):
+                into[x] = flat[np.uintp(_U(places[x]))]
+
+
+@njit(cache=True, nogil=True, fastmath=_FAST)
+def normalise_turned(source: Any, low: Any, high: Any, centre: Any, factor: Any, out: Any) -> None:
+    """`(clip(source, low, high) - centre) * factor`, `(Z, Y, X)`; the source may be a turned view."""
+    for z in range(out.shape[0]):
+        for y in range(out.shape[1]):
+            row, into = source[z, y], out[z, y]
+            for x in range(np.uintp(out.shape[2])):
+                into[x] = _normal(row[x], low, high, centre, factor)
+
+
+@njit(cache=True, nogil=True, inline="always")
+def _mixed(x: Any) -> Any:
+    """A bijection of 32 bits whose output bits look independent ("lowbias32" of C. Wellons, 2018)."""
+    a = _U(x ^ (x >> _U(16)))
+    b = _U(a * _U(0x7FEB352D))
+    c = _U(b ^ (b >> _U(15)))
+    d = _U(c * _U(0x846CA68B))
+    return _U(d ^ (d >> _U(16)))
+
+
+@njit(cache=True, nogil=True, inline="always")
+def _quantile(bits: Any) -> Any:
+    """Standard normal quantile of `(bits + 0.5) / 2**24`; error below 1e-5.
+
+    erfinv by M. Giles 2012, "Approximating the erfinv function" (single precision), whose logarithm is
+    S. Moshier's of Cephes.
+    """
+    x = _F(_I(bits)) * _F(2.0**-23) + _F(2.0**-24 - 1)
+    v = (_F(1) - x) * (_F(1) + x)
+    raw = np.float32(v).view(np.int32)
+    exponent = _I(_I(raw - _I(0x3F3504F3)) >> _I(23))  # mantissa in [sqrt(1/2), sqrt(2))
+    m = np.int32(raw - _I(exponent << _I(23))).view(np.float32) - _F(1)
+    p = _F(7.0376836292e-2)
+    p = p * m + _F(-1.1514610310e-1)
+    p = p * m + _F(1.1676998740e-1)
+    p = p * m + _F(-1.2420140846e-1)
+    p = p * m + _F(1.4249322787e-1)
+    p = p * m + _F(-1.6668057665e-1)
+    p = p * m + _F(2.0000714765e-1)
+    p = p * m + _F(-2.4999993993e-1)
+    p = p * m + _F(3.3333331174e-1)
+    logarithm = m + m * m * (p * m - _F(0.5)) + _F(exponent) * _F(0.6931471805599453)
+    w = -logarithm
+    c = w - _F(2.5)
+    a = _F(2.81022636e-08)
+    a = a * c + _F(3.43273939e-07)
+    a = a * c + _F(-3.5233877e-06)
+    a = a * c + _F(-4.39150654e-06)
+    a = a * c + _F(0.00021858087)
+    a = a * c + _F(-0.00125372503)
+    a = a * c + _F(-0.00417768164)
+    a = a * c + _F(0.246640727)
+    a = a * c + _F(1.50140941)
+    t = np.sqrt(max(w, _F(5))) - _F(3)
+    b = _F(-0.000200214257)
+    b = b * t + _F(0.000100950558)
+    b = b * t + _F(0.00134934322)
+    b = b * t + _F(-0.00367342844)
+    b = b * t + _F(0.00573950773)
+    b = b * t + _F(-0.0076224613)
+    b = b * t + _F(0.00943887047)
+    b = b * t + _F(1.00167406)
+    b = b * t + _F(2.83297682)
+    return (a if w < _F(5) else b) * x * _F(1.4142135623730951)
+
+
+@njit(cache=True, nogil=True, fastmath={"contract", "nsz"})  # reordered, (1 - x)(1 + x) would lose the tails
+def add_noise(out: Any, deviation: Any, low_key: Any, high_key: Any) -> None:
+    """Add Gaussian noise to `out`, one-dimensional float32: a function of the key and the voxel's number alone."""
+    for n in range(np.uintp(out.size)):
+        bits = _mixed(_U(_mixed(_U(_U(n) + low_key)) ^ high_key))
+        out[n] += deviation * _quantile(_U(bits >> _U(8)))

@@ -1,0 +1,90 @@
+"""The compiled way of carrying out a draw gives what the plain way gives."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+from scipy import stats
+
+from megavox.batches import apply
+from megavox.batches.parameters import Augmentation, draw_augmentation, draw_centre
+from megavox.images.intensity import intensity_statistics, normaliser, outside_value
+from packed_arrays import WILD
+
+fused = pytest.importorskip("megavox.batches.fused", reason="numba is not here")
+kernel = pytest.importorskip("megavox.batches.fused_kernel", reason="numba is not here")
+
+
+@settings(deadline=None, max_examples=150)
+@given(seed=st.integers(0, 10**6), dims=st.sampled_from([2, 3]), data=st.data(),
+       dtype=st.sampled_from(["int16", "uint8", "uint16", "float32"]),
+       mode=st.sampled_from(["zscore", "none", "range"]))
+def test_patches_and_masks_equal_the_plain_ones(seed: int, dims: int, dtype: str, mode: str, data: Any) -> None:
+    shape = data.draw(st.lists(st.integers(1, 40), min_size=dims, max_size=dims))
+    patch = data.draw(st.lists(st.integers(1, 24), min_size=dims, max_size=dims))
+    spacing = data.draw(st.lists(st.floats(0.3, 5), min_size=dims, max_size=dims))
+    rng = np.random.default_rng(seed)
+    image = rng.normal(100, 40, (data.draw(st.integers(1, 3)), *shape)).clip(0, 255).astype(dtype)
+    mask = rng.integers(0, 4, shape).astype(np.uint8)
+    statistics = intensity_statistics(image)
+    numbers = normaliser(mode, statistics)
+    augmentation = draw_augmentation(rng, WILD, spacing, patch)
+    centre = draw_centre(rng, shape, patch, None, 0.0)
+    if augmentation.affine is not None:
+        centre = centre + np.asarray(augmentation.shift) / spacing
+    matrix = apply.spatial_matrix(augmentation, spacing)
+    read_image = lambda a, b: image[(slice(None), *map(slice, a, b))]  # noqa: E731
+    read_mask = lambda a, b: mask[tuple(map(slice, a, b))]  # noqa: E731
+    where = (matrix, centre, patch, shape)
+    outside = outside_value(statistics, numbers)
+    plain, found = (way.image_patch(read_image, *where, numbers, outside) for way in (apply, fused))
+    assert found.dtype == np.float32 and found.shape == plain.shape
+    span = max(float(np.ptp(plain)), 1.0)
+    np.testing.assert_allclose(found, plain, atol=1e-4 * span)
+    np.testing.assert_array_equal(fused.mask_patch(read_mask, *where), apply.mask_patch(read_mask, *where))
+    again = apply.change_intensities(plain.copy(), augmentation)
+    np.testing.assert_allclose(fused.change_intensities(plain.copy(), augmentation), again,
+                               atol=1e-4 * max(float(np.ptp(again)), 1.0))
+
+
+@given(seed=st.integers(0, 2**62 - 1), size=st.integers(1, 500))
+@example(seed=2**62 - 1, size=7)
+def test_the_noise_of_both_is_one_field(seed: int, size: int) -> None:
+    found = fused.change_intensities(np.zeros((1, size), np.float32), Augmentation((), noise=1.0, noise_seed=seed))
+    np.testing.assert_allclose(found[0], apply.noise_field(seed, (size,)), atol=1e-5)
+
+
+def test_every_quantile_of_the_compiled_noise_is_right_to_the_tails() -> None:
+    """All 2^24 values there are, against the quantile function; and the largest of them."""
+    from numba import njit
+
+    @njit
+    def quantiles(bits: Any) -> Any:
+        out = np.empty(bits.size, np.float32)
+        for n in range(bits.size):
+            out[n] = kernel._quantile(bits[n])
+        return out
+
+    from scipy.special import ndtri
+
+    bits = np.arange(2**24, dtype=np.uint32)
+    found = quantiles(bits)
+    np.testing.assert_allclose(found, ndtri((bits + 0.5) / 2**24), atol=1e-5)
+    assert found.max() > 5.4
+
+
+def test_noise_is_gaussian_beyond_four_sigma() -> None:
+    """Shares beyond 1 to 4 sigma within their counting error, and a Kolmogorov-Smirnov test of the whole."""
+    size = 4_000_000
+    noise = fused.change_intensities(np.zeros((1, size), np.float32), Augmentation((), noise=1.0, noise_seed=1))[0]
+    for sigma in (1, 2, 3, 4):
+        wanted = 2 * stats.norm.sf(sigma) * size
+        assert abs((np.abs(noise) > sigma).sum() - wanted) < 4 * np.sqrt(wanted)
+    assert stats.kstest(noise[::10].astype(float), "norm").pvalue > 1e-3
+    other = fused.change_intensities(np.zeros((1, size), np.float32), Augmentation((), noise=1.0, noise_seed=2))[0]
+    for a, b in ((noise, other), (noise[1:], noise[:-1]), (noise[64:], noise[:-64])):
+        assert abs(np.corrcoef(a, b)[0, 1]) < 5 / np.sqrt(size)
