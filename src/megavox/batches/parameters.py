@@ -71,9 +71,10 @@ def draw_centre(rng: np.random.Generator, shape: Sequence[int], patch: Sequence[
     """
     size, box = np.asarray(shape), np.asarray(patch)
     if positions is not None and len(positions) and rng.random() < foreground:
-        chosen = rng.choice(np.unique(positions[:, 0]))
-        rows = np.flatnonzero(positions[:, 0] == chosen)
-        start = positions[rng.choice(rows), 1:].astype(int) - box // 2
+        ends = [*np.flatnonzero(np.diff(positions[:, 0])) + 1, len(positions)]  # of the classes, which lie in order
+        chosen = int(rng.integers(len(ends)))
+        row = rng.integers(ends[chosen - 1] if chosen else 0, ends[chosen])
+        start = positions[row, 1:].astype(int) - box // 2
     else:
         start = rng.integers(0, np.maximum(size - box, 0) + 1)
     start = np.where(size >= box, np.clip(start, 0, np.maximum(size - box, 0)), (size - box) // 2)
@@ -122,7 +123,7 @@ def _draw_turns(rng: np.random.Generator, spacing_mm: Sequence[float],
                 patch: Sequence[int]) -> tuple[int, int, int] | None:
     dims = len(patch)
     planes = [(a, b) for a in range(dims) for b in range(a + 1, dims)
-              if np.isclose(spacing_mm[a], spacing_mm[b], rtol=0.01) and patch[a] == patch[b]]
+              if abs(spacing_mm[a] - spacing_mm[b]) <= 0.01 * spacing_mm[b] and patch[a] == patch[b]]
     choice, times = rng.random(), int(rng.integers(4))
     if not planes or times == 0:
         return None
