@@ -12,7 +12,7 @@ import nibabel
 import numpy as np
 import pytest
 
-from megavox.core.errors import CohortError, WorkspaceError
+from megavox.core.errors import CohortError, MachineError, WorkspaceError
 from megavox.core.files import file_hash, read_csv
 from megavox.images.geometry import Geometry
 from megavox.images.nifti import write_nifti
@@ -155,6 +155,30 @@ def test_what_cannot_be_predicted_any_more_leaves_no_old_mask(project: Project, 
         path.write_bytes(b"no image")
     with pytest.raises(CohortError, match=r"no image that can be used|none of \d cases"):
         predict(project, folder, output)
+
+
+def test_an_output_that_cannot_be_a_folder_is_told(project: Project, incoming: Path, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    for output in (tmp_path / "file", tmp_path / "file" / "below"):
+        with pytest.raises(MachineError, match="Choose another --output"):
+            predict(project, incoming, output)
+
+
+def test_a_report_of_cases_that_went_is_refused(project: Project, tmp_path: Path) -> None:
+    half = replace(project, run_name="gone")
+    shutil.copytree(project.run.root, half.run.root)
+    evaluate(half)
+    table = project.workspace.cohort
+    before = table.read_text()
+    try:
+        table.write_text("".join(line for line in before.splitlines(keepends=True) if ",test," not in line))
+        with pytest.raises(WorkspaceError, match="cases came, went or changed"):
+            content_of(half)
+        table.write_text(before.splitlines(keepends=True)[0])
+        with pytest.raises(CohortError, match="no case stands in the train part"):
+            train(replace(project, run_name="empty"))
+    finally:
+        table.write_text(before)
 
 
 def test_a_training_that_has_not_ended_is_told(project: Project, capsys: pytest.CaptureFixture[str]) -> None:

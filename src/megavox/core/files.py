@@ -155,6 +155,18 @@ def write_csv(path: Path, columns: Sequence[str], rows: Iterable[Mapping[str, An
     write_text(path, text.getvalue())
 
 
+def make_folder(path: Path, fix: str) -> None:
+    """Make a folder, and those above it, where they are not there.
+
+    Raises:
+        MachineError: it cannot be made; `fix` says what to do.
+    """
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise MachineError(f"this folder cannot be made ({error.strerror})", where=path, fix=fix) from None
+
+
 def read_csv(path: Path) -> list[dict[str, str]]:
     """Read a CSV file as a list of rows; every value is a string.
 

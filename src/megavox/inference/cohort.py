@@ -14,7 +14,7 @@ import numpy as np
 from megavox.cohort.case import Case, Rejected, write_quarantine
 from megavox.core.errors import ImageError, UnreadableImage, WorkspaceError
 from megavox.core.exhausted import out_of_memory
-from megavox.core.files import file_hash, read_json, remove_unfinished, text_hash, write_csv, write_json
+from megavox.core.files import file_hash, make_folder, read_json, remove_unfinished, text_hash, write_csv, write_json
 from megavox.core.progress import track
 from megavox.core.provenance import provenance
 from megavox.images.find import FoundImages, find_images
@@ -82,7 +82,7 @@ def predict_cases(predictor: Predictor, cases: Sequence[Case], folder: Path, wei
         weights: identifies the weights; another value makes predictions anew.
         rejected: what was set aside before.
     """
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder, "Choose another --output")
     remove_unfinished(folder)
     (folder / TABLE).unlink(missing_ok=True)
     rows, bad = [], list(rejected)

@@ -17,8 +17,8 @@ from megavox.cohort.layouts import LAYOUTS
 from megavox.cohort.splits import refuse_shared_subjects, split
 from megavox.cohort.survey import Fingerprint, survey
 from megavox.cohort.table import Entry, write_cohort
-from megavox.core.errors import CohortError, MachineError, StudyError, WorkspaceError
-from megavox.core.files import plain, read_json, write_json
+from megavox.core.errors import CohortError, StudyError, WorkspaceError
+from megavox.core.files import make_folder, plain, read_json, write_json
 from megavox.core.progress import say
 from megavox.core.provenance import cores, provenance
 from megavox.core.signals import Stop, Stopped
@@ -73,11 +73,7 @@ def pack(project: Project) -> Packed:
 
 def _pack(project: Project, check: Callable[[], None]) -> Packed:
     study, workspace = project.study, project.workspace
-    try:
-        workspace.root.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise MachineError(f"the workspace cannot be made ({error.strerror})", where=workspace.root,
-                           fix="Choose another place with --workspace") from None
+    make_folder(workspace.root, "Choose another place with --workspace")
     catalogue = catalogue_of(study)
     facts = survey(catalogue, study.cohort, study.task, check=check)
     derived = list(derive_images(study, facts.fingerprint))
@@ -169,9 +165,10 @@ def _outliers(cases: list[Case], records: dict[str, Record], normalise: str) -> 
                          f"{normalise} intensities are absolute, so this image is of another kind or badly scaled.")
                 for i, factor in found]
     factors = sorted(factor for _, factor in found)
-    return rejected, [f"{len(found)} images have a range of intensities {factors[0]:.3g} to {factors[-1]:.3g} times "
-                      f"the cohort's median, e.g. {cases[found[0][0]].name}; each image is normalised by itself, so "
-                      "they are kept"]
+    what = (f"1 image has a range of intensities {factors[0]:.3g} times" if len(found) == 1 else
+            f"{len(found)} images have a range of intensities {factors[0]:.3g} to {factors[-1]:.3g} times")
+    return rejected, [f"{what} the cohort's median, e.g. {cases[found[0][0]].name}; each image is normalised by "
+                      "itself and kept"]
 
 
 def _split(study: Study, cases: list[Case], records: dict[str, Record]) -> list[Entry]:

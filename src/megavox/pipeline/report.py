@@ -21,6 +21,7 @@ from megavox.images.reorient import to_lps
 from megavox.inference.recipe import Recipe
 from megavox.pipeline.predict import weights_hash
 from megavox.pipeline.project import Project
+from megavox.pipeline.train import refuse_other_split
 from megavox.report.content import (
     CaseView,
     Headline,
@@ -72,6 +73,7 @@ def content_of(project: Project) -> ReportContent:
     study, workspace = project.study, project.workspace
     evaluation = read_json(project.run.evaluation)
     recipe = Recipe.read(project.run.recipe)
+    refuse_other_split(project, recipe)
     entries = project.entries()
     kind = study.task.kind
     if kind == "segment":

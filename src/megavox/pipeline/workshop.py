@@ -12,7 +12,7 @@ from torch import nn
 
 from megavox.batches.samples import Samples, class_target
 from megavox.cohort.table import Entry
-from megavox.core.errors import StudyError
+from megavox.core.errors import CohortError, StudyError
 from megavox.core.provenance import provenance
 from megavox.images.intensity import cohort_intensities, normalise, normaliser, outside_value
 from megavox.images.prepare import Preparation
@@ -42,6 +42,10 @@ class Workshop:
         self.store = project.store()
         self.entries = project.entries()
         self.preparation = Preparation.from_dict(project.packing()["preparation"])
+        for part in ("train", "validation"):
+            if not self.part(part):
+                raise CohortError(f"no case stands in the {part} part", where=project.workspace.cohort,
+                                  fix="Add cases, or change split.test and split.validation, and pack again")
         train = [self.store.records[entry.key] for entry in self.part("train")]
         self.task = build_task(study.task, train)
         mode = str(study.images.normalise)
