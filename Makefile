@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 TORCH := torch==2.13.0
 
-.PHONY: demo test lint reference clean
+.PHONY: demo test lint bench-data reference clean
 
 demo: $(VENV)/installed
 	$(BIN)/megavox demo demo
@@ -13,7 +13,7 @@ test: $(VENV)/installed-test
 	$(BIN)/python -m pytest -n 2
 
 lint: $(VENV)/installed-test
-	$(BIN)/ruff check src tests
+	$(BIN)/ruff check src tests benchmarks
 	$(BIN)/mypy
 
 # PyTorch comes first and pinned: whatever needs it later takes this build and fetches no other.
@@ -25,6 +25,13 @@ $(VENV)/installed: pyproject.toml
 
 $(VENV)/installed-test: $(VENV)/installed
 	$(BIN)/python -m pip install --quiet --editable '.[test]'
+	touch $@
+
+bench-data: $(VENV)/installed-peers
+	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/reading.py
+
+$(VENV)/installed-peers: $(VENV)/installed
+	$(BIN)/python -m pip install --quiet --editable '.[peers]'
 	touch $@
 
 reference: $(VENV)/installed-test

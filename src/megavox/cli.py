@@ -158,13 +158,21 @@ def demo(folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="where th
 
 
 @app.command()
-def doctor(workspace: WorkspaceOption = None) -> None:
+def doctor(workspace: WorkspaceOption = None,
+           data: Annotated[Path | None, typer.Option("--data", metavar="STUDY", help="also time how fast a packed "
+                                                     "study's training samples are made")] = None,
+           change: SetOption = None) -> None:
     """What this machine offers, and what is wrong with it."""
     from megavox.memory.doctor import examine
 
     findings = examine(workspace or Path.cwd())
     for finding in findings:
         print(f"{'ok   ' if finding.ok else 'LOOK '} {finding.name:<14} {finding.text}")
+    if data is not None:
+        from megavox.pipeline.feed import feed
+
+        for one in feed(_project(data, workspace, change)):
+            print(f"ok    samples        {one.samples_per_s:.1f} a second with {one.workers} loader workers")
     if not all(finding.ok for finding in findings):
         raise typer.Exit(2)
 

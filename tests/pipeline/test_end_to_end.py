@@ -15,6 +15,7 @@ from sklearn.metrics import accuracy_score, roc_auc_score
 
 from megavox.core.errors import CohortError, StudyError, WorkspaceError
 from megavox.pipeline.evaluate import evaluate
+from megavox.pipeline.feed import feed
 from megavox.pipeline.measure import measure
 from megavox.pipeline.new import new
 from megavox.pipeline.pack import pack
@@ -24,7 +25,7 @@ from megavox.pipeline.project import Project
 from megavox.pipeline.report import report
 from megavox.pipeline.train import train
 from megavox.study import load_study
-from small_studies import changed, picture_cohort, project_of, segment_cohort, volume_cohort
+from small_studies import changed, packed_organs, picture_cohort, project_of, segment_cohort, volume_cohort
 
 
 def all_stages(project: Project) -> Any:
@@ -225,3 +226,9 @@ def test_a_changed_split_does_not_pack_anew(tmp_path: Path) -> None:
         other.store()
     pack(other)
     assert shards == {path: path.stat().st_mtime_ns for path in shards}
+
+
+def test_the_data_path_is_timed_without_a_network(tmp_path: Path) -> None:
+    data, folder = packed_organs(tmp_path)
+    found = feed(project_of(data, folder, "feed"), seconds=0.2)
+    assert [one.workers for one in found][:2] == [0, 1] and all(one.samples_per_s > 1 for one in found)

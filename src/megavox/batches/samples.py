@@ -63,7 +63,7 @@ class Samples:
         reader = self.readers[case]
         spacing = reader.record.spacing_mm
         rng = generator(self.seed, "sample", step, position)
-        positions = None if self.classes else reader.positions
+        positions = None if self.classes else self._cache.positions(reader)
         centre = draw_centre(rng, reader.record.shape[1:], self.patch, positions, self.section.foreground)
         augmentation = draw_augmentation(rng, self.section.augment, spacing, self.patch)
         image, target = self.apply(case, centre, augmentation)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import cached_property
 from pathlib import Path
 
@@ -82,9 +82,9 @@ class CaseReader:
         """Class numbers `[start, stop)`, uint8."""
         return self._read(MASK, self.record.shape[1:], start, stop)
 
-    @cached_property
+    @property
     def positions(self) -> np.ndarray:
-        """Up to 10,000 voxels of each class: `(N, 1 + dims)`, class first."""
+        """Up to 10,000 voxels of each class: `(N, 1 + dims)`, class first; read anew each time."""
         try:
             return read_array(self.folder / POSITIONS)
         except Exception as error:  # NumPy's parser of a damaged header raises almost anything
@@ -150,7 +150,7 @@ class CaseReader:
 
 
 class CachedArrays:
-    """Decoded whole arrays of the cases used last, bounded in bytes.
+    """Decoded whole arrays, and voxels to sample, of the cases used last, bounded in bytes.
 
     Args:
         most: bytes to keep.
@@ -167,14 +167,20 @@ class CachedArrays:
         read = reader.image if kind == "image" else reader.mask
         if voxels * 4 > self._most // 8:
             return read(start, stop)
-        entry = (reader.record.key, kind)
-        if entry in self._arrays:
-            self._arrays.move_to_end(entry)
-        else:
-            array = read((0,) * len(spatial), spatial)
-            self._arrays[entry] = array
-            self._bytes += array.nbytes
-            while self._bytes > self._most:
-                self._bytes -= self._arrays.popitem(last=False)[1].nbytes
+        whole = self._kept((reader.record.key, kind), lambda: read((0,) * len(spatial), spatial))
         lead = (slice(None),) if kind == "image" else ()
-        return self._arrays[entry][(*lead, *map(slice, start, stop))]
+        return whole[(*lead, *map(slice, start, stop))]
+
+    def positions(self, reader: CaseReader) -> np.ndarray:
+        """`reader.positions`, through the cache."""
+        return self._kept((reader.record.key, POSITIONS), lambda: reader.positions)
+
+    def _kept(self, entry: tuple[str, str], load: Callable[[], np.ndarray]) -> np.ndarray:
+        found = self._arrays.get(entry)
+        if found is None:
+            found = self._arrays[entry] = load()
+            self._bytes += found.nbytes
+            while self._bytes > self._most and len(self._arrays) > 1:
+                self._bytes -= self._arrays.popitem(last=False)[1].nbytes
+        self._arrays.move_to_end(entry)
+        return found
