@@ -26,12 +26,11 @@ def image_patch(read: Read, matrix: np.ndarray, centre: np.ndarray, patch: Seque
     if look.permutes and not look.inside:
         return apply.image_patch(read, matrix, centre, patch, shape, numbers, outside)
     box = look.read(read)
-    turned = look.turned(box) if look.permutes else box
     out = np.empty((len(box), *look.patch), np.float32)
     for channel, (low, high, middle, width) in enumerate(numbers):
         how = (low, high, middle, np.float32(1 / width))
         if look.permutes:
-            kernel.normalise_turned(turned[channel], *how, out[channel])
+            kernel.normalise_into(look.turned(box[channel]), *how, out[channel], (0, 0, 0))
         else:
             around = np.full(look.size, outside[channel], np.float32)
             kernel.normalise_into(box[channel], *how, around, look.corner)
@@ -43,9 +42,11 @@ def mask_patch(read: Read, matrix: np.ndarray, centre: np.ndarray, patch: Sequen
                shape: Sequence[int]) -> np.ndarray:
     """See `apply.mask_patch`."""
     look = _Look(matrix, centre, patch, shape)
-    if look.permutes:
+    if look.permutes and not look.inside:
         return apply.mask_patch(read, matrix, centre, patch, shape)
     box = look.read(lambda a, b: read(a, b)[None])[0]
+    if look.permutes:
+        return look.turned(box).reshape(patch)
     around = np.zeros(look.size, box.dtype)
     around[tuple(slice(c, c + n) for c, n in zip(look.corner, box.shape, strict=True))] = box
     out = np.empty(look.patch, box.dtype)
@@ -106,8 +107,15 @@ class _Look:
         return box.reshape(len(box), *(1,) * (4 - box.ndim), *box.shape[1:])
 
     def turned(self, box: np.ndarray) -> np.ndarray:
-        """The box with its axes permuted and flipped as the patch has them; a view."""
+        """The box `(Z, Y, X)` with its axes permuted and flipped as the patch has them."""
         whole = np.rint(self.matrix).astype(int)
         axis = np.abs(whole).argmax(axis=0)  # of the box, for each axis of the patch
-        flipped = [1 + p for p in range(3) if whole[axis[p], p] < 0]
-        return np.flip(box.transpose(0, *(1 + axis)), tuple(flipped))
+        signs = whole[axis, range(3)]
+        if (signs > 0).all() and (axis == range(3)).all():
+            return box
+        steps = np.array([box.shape[1] * box.shape[2], box.shape[2], 1])[axis]
+        ends = steps * (np.array(box.shape)[axis] - 1)
+        begin = int(ends[signs < 0].sum())
+        out = np.empty(self.patch, box.dtype)
+        kernel.turn(box.reshape(-1), begin, tuple(int(v) for v in steps * signs), out)
+        return out

@@ -13,6 +13,7 @@ from numba import njit
 
 # Sums may be contracted and reordered; infinite limits ("no clipping") must keep their meaning.
 _FAST = {"contract", "reassoc", "nsz", "arcp"}
+_TILE = 16
 _F, _I, _U = np.float32, np.int32, np.uint32  # integer arithmetic widens in Numba: each result is narrowed
 
 
@@ -23,7 +24,7 @@ def _normal(value: Any, low: Any, high: Any, centre: Any, factor: Any) -> Any:
 
 @njit(cache=True, nogil=True, fastmath=_FAST)
 def normalise_into(source: Any, low: Any, high: Any, centre: Any, factor: Any, out: Any, corner: Any) -> None:
-    """`(clip(source, low, high) - centre) * factor` into a larger array, from its voxel `corner` on.
+    """`(clip(source, low, high) - centre) * factor` into an array as large or larger, from its voxel `corner` on.
 
     Both `(Z, Y, X)` and C-contiguous; the source of any stored type, `out` float32.
     """
@@ -105,14 +106,39 @@ def nearest(box: Any, matrix: Any, first: Any, corner: Any, out: Any) -> None:
                 into[x] = flat[np.uintp(_U(places[x]))]
 
 
-@njit(cache=True, nogil=True, fastmath=_FAST)
-def normalise_turned(source: Any, low: Any, high: Any, centre: Any, factor: Any, out: Any) -> None:
-    """`(clip(source, low, high) - centre) * factor`, `(Z, Y, X)`; the source may be a turned view."""
-    for z in range(out.shape[0]):
-        for y in range(out.shape[1]):
-            row, into = source[z, y], out[z, y]
-            for x in range(np.uintp(out.shape[2])):
-                into[x] = _normal(row[x], low, high, centre, factor)
+@njit(cache=True, nogil=True)
+def turn(flat: Any, begin: int, strides: Any, out: Any) -> None:
+    """`out[z, y, x] = flat[begin + z * strides[0] + y * strides[1] + x * strides[2]]`: axes swapped and flipped.
+
+    One of the strides is 1 or -1. Where that is not the last, small tiles go through a buffer, so that
+    memory is read and written along its lines.
+    """
+    depth, height, width = out.shape
+    dz, dy, dx = strides
+    if abs(dx) == 1:
+        for z in range(depth):
+            for y in range(height):
+                at, into = begin + z * dz + y * dy, out[z, y]
+                for x in range(width):
+                    into[x] = flat[np.uintp(at + x * dx)]
+        return
+    along_y = abs(dy) == 1
+    lines, line = (height, dy) if along_y else (depth, dz)
+    others, other = (depth, dz) if along_y else (height, dy)
+    tile = np.empty((_TILE, _TILE), out.dtype)
+    for n in range(others):
+        for i0 in range(0, lines, _TILE):
+            rows = min(_TILE, lines - i0)
+            for x0 in range(0, width, _TILE):
+                columns = min(_TILE, width - x0)
+                for x in range(columns):
+                    at = begin + n * other + i0 * line + (x0 + x) * dx
+                    for i in range(rows):
+                        tile[x, i] = flat[np.uintp(at + i * line)]
+                for i in range(rows):
+                    into = out[n, i0 + i] if along_y else out[i0 + i, n]
+                    for x in range(columns):
+                        into[x0 + x] = tile[x, i]
 
 
 @njit(cache=True, nogil=True, inline="always")
