@@ -218,6 +218,8 @@ def _tell_pack(result: Any, project: Project) -> Iterable[str]:
 
 
 def _tell_plan(result: Any, project: Project) -> Iterable[str]:
+    if not result.derived:
+        yield "nothing stands at auto: all settings are those of the study file"
     for one in result.derived:
         yield f"{one.key} = {one.value}: {one.why}"
     probe = result.probe
@@ -324,6 +326,10 @@ def _other_end(error: Exception) -> int:
         ignore_signals()
         print(f"megavox: {error.text}", file=sys.stderr)
         return error.status
+    if isinstance(error, OSError) and error.filename is not None:  # the machine's or the user's, and it says where
+        print(f"megavox: {error.filename}: {error.strerror}. Check that the path is right and may be read and written.",
+              file=sys.stderr)
+        return 2
     path = Path(f"megavox-error-{datetime.now():%Y%m%d-%H%M%S}.txt").resolve()
     if not os.access(path.parent, os.W_OK):
         path = Path(tempfile.gettempdir()) / path.name

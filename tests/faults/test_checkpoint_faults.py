@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from save_and_die import BEST, STEPS, parts, save, train_to
 from torch import nn
@@ -107,6 +107,7 @@ def damaged(good: RunFolder, place: Path, name: str, data: bytes | None) -> Path
 
 
 @settings(max_examples=60, deadline=None)
+@example(name=DONE, at=1 - 1e-9, bit=0)  # the last line break
 @given(name=st.sampled_from([NETWORK, AVERAGED, OPTIMISER, STATE, DONE]), at=st.floats(0, 1, exclude_max=True),
        bit=st.integers(0, 7))
 def test_one_changed_bit_is_noticed_wherever_it_is(good: RunFolder, tmp_path_factory: pytest.TempPathFactory,

@@ -157,6 +157,34 @@ def test_what_cannot_be_predicted_any_more_leaves_no_old_mask(project: Project, 
         predict(project, folder, output)
 
 
+def test_a_run_whose_recipe_is_damaged_or_gone_is_told(project: Project, incoming: Path, tmp_path: Path) -> None:
+    half = replace(project, run_name="damaged")
+    shutil.copytree(project.run.root, half.run.root)
+    for text in ("{", "{}", "[]", '{"study": 3}'):
+        half.run.recipe.write_text(text)
+        for use in (train, evaluate):
+            with pytest.raises(WorkspaceError, match=r"damaged.*remove"):
+                use(half)
+    half.run.recipe.unlink()
+    with pytest.raises(WorkspaceError, match=r"is gone.*remove the run's folder"):
+        train(half)
+
+
+def test_originals_are_never_in_the_way(project: Project, tmp_path: Path) -> None:
+    masks = next(entry.case.masks[0] for entry in project.entries()).parent
+    before = hashes(masks)
+    with pytest.raises(WorkspaceError, match="among the images"):
+        predict(project, None, masks)
+    assert hashes(masks) == before
+
+
+def test_other_settings_than_the_runs_are_told(project: Project, incoming: Path, tmp_path: Path,
+                                               capsys: pytest.CaptureFixture[str]) -> None:
+    batches = project.study.batches.model_copy(update={"foreground": 0.9})
+    predict(replace(project, study=project.study.model_copy(update={"batches": batches})), incoming, tmp_path / "out")
+    assert "batches.foreground was 0.5 and is 0.9" in capsys.readouterr().err
+
+
 def test_an_output_that_cannot_be_a_folder_is_told(project: Project, incoming: Path, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     for output in (tmp_path / "file", tmp_path / "file" / "below"):
@@ -172,11 +200,9 @@ def test_a_report_of_cases_that_went_is_refused(project: Project, tmp_path: Path
     before = table.read_text()
     try:
         table.write_text("".join(line for line in before.splitlines(keepends=True) if ",test," not in line))
-        with pytest.raises(WorkspaceError, match="cases came, went or changed"):
-            content_of(half)
-        table.write_text(before.splitlines(keepends=True)[0])
-        with pytest.raises(CohortError, match="no case stands in the train part"):
-            train(replace(project, run_name="empty"))
+        for use in (content_of, evaluate, train):
+            with pytest.raises(WorkspaceError, match="not as it was packed"):
+                use(half)
     finally:
         table.write_text(before)
 

@@ -125,6 +125,29 @@ def test_other_arrays_are_left_to_zarr(tmp_path: Path, change: dict[str, Any]) -
         assert change == {"shards": None}  # no sharding codec to look into
 
 
+def test_a_box_outside_the_array_is_refused(volume: tuple[Path, Path, np.ndarray]) -> None:
+    metadata, path, array = volume
+    layout = read_layout(metadata)
+    assert layout is not None
+    shard = Shard(str(path), layout)
+    for start, stop in (((0, -1, 0, 0), (1, 1, 1, 1)), ((0, 0, 0, 0), (1, 21, 1, 1)), ((0, 9, 9, 9), (3, 10, 10, 10))):
+        with pytest.raises(IndexError, match="does not lie in"):
+            shard.box(start, stop)
+    np.testing.assert_array_equal(shard.box((0, 0, 0, 0), array.shape), array)
+
+
+def test_chunks_as_large_compressed_as_decoded_are_read_right(tmp_path: Path) -> None:
+    """Then both need as much memory for one chunk, and must not share it."""
+    for seed in range(20):
+        array = np.random.default_rng(seed).integers(0, 256, (1, 8, 8, 8)).astype(np.uint8)  # does not compress
+        metadata, path = write(tmp_path / str(seed), array, (1, 8, 8, 8))
+        layout = read_layout(metadata)
+        assert layout is not None
+        shard = Shard(str(path), layout)
+        shard._most = 8**3 if shard._most <= 8**3 else shard._most
+        np.testing.assert_array_equal(shard.box((0, 0, 0, 0), array.shape), array)
+
+
 def test_many_cases_need_few_open_files(tmp_path: Path) -> None:
     image, mask = np.arange(6 * 7 * 8, dtype=np.int16).reshape(1, 6, 7, 8), np.ones((6, 7, 8), np.uint8)
     reader = packed(tmp_path / "case", image, mask)

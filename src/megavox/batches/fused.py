@@ -56,8 +56,9 @@ def mask_patch(read: Read, matrix: np.ndarray, centre: np.ndarray, patch: Sequen
 
 def change_intensities(patch: np.ndarray, augmentation: Augmentation) -> np.ndarray:
     """See `apply.change_intensities`; may change `patch` itself."""
+    patch = np.ascontiguousarray(patch, dtype=np.float32)
     if augmentation.blur > 0:
-        patch = apply.blurred(patch, augmentation.blur)
+        patch = np.ascontiguousarray(apply.blurred(patch, augmentation.blur))
     if augmentation.coarsen > 1:
         patch = apply.coarsened(patch, augmentation.coarsen)
     if augmentation.noise > 0:

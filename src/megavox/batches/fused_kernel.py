@@ -9,7 +9,8 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from numba import njit
+
+from megavox.core.compiled import njit
 
 # Sums may be contracted and reordered; infinite limits ("no clipping") must keep their meaning.
 _FAST = {"contract", "reassoc", "nsz", "arcp"}

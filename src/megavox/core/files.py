@@ -42,11 +42,11 @@ def disk_errors(path: Path) -> Iterator[None]:
     except OSError as error:
         if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
             raise MachineError(f"writing is not allowed ({error.strerror})", where=path,
-                               fix="Choose another place with --workspace") from error
+                               fix="Choose another place (--workspace, --output), or allow writing there") from error
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             raise MachineError(
                 f"no space left while writing ({error.strerror})", where=path,
-                fix="Free some space or choose another place with --workspace, then run the "
+                fix="Free some space or choose another place (--workspace, --output), then run the "
                     "same command again: what was finished is kept") from error
         raise
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from megavox.cohort.case import Case, Rejected, write_quarantine
 from megavox.core.errors import ImageError, UnreadableImage, WorkspaceError
 from megavox.core.exhausted import out_of_memory
 from megavox.core.files import file_hash, make_folder, read_json, remove_unfinished, text_hash, write_csv, write_json
-from megavox.core.progress import track
+from megavox.core.progress import say, track
 from megavox.core.provenance import provenance
 from megavox.images.find import FoundImages, find_images
 from megavox.images.nifti import write_nifti
@@ -94,9 +95,13 @@ def predict_cases(predictor: Predictor, cases: Sequence[Case], folder: Path, wei
                 if not out_of_memory(error):
                     raise
                 error = UnreadableImage("there is not enough memory for this image", where=case.name, reason="memory")
-            for old in _outputs(folder, case):  # of other weights or another input: not what was asked for
-                old.unlink(missing_ok=True)
+            _remove_earlier(folder, case)
             bad.append(Rejected.from_error(error, case.name, case.subject, str(case.images[0][0])))
+    names = {row["case"] for row in rows}
+    older = [path for path in folder.glob("*.nii.gz") if path.name.removesuffix(".nii.gz") not in names]
+    if older:
+        say(f"note: {len(older)} masks in {folder} are of an earlier prediction, e.g. {older[0].name}; {TABLE} lists "
+            "those of this one")
     write_quarantine(folder / "quarantine.csv", bad)
     _write_table(folder / TABLE, rows, predictor.task)
     return CohortOutcome(folder, rows, bad)
@@ -144,6 +149,15 @@ def _done_before(record: Path, mask: Path) -> dict[str, Any] | None:
     if "output_hash" in row and not (mask.exists() and file_hash(mask) == row["output_hash"]):
         return None
     return row
+
+
+def _remove_earlier(folder: Path, case: Case) -> None:
+    """Remove what an earlier prediction, of other weights or another input, made of a case; nobody else's file."""
+    record, mask = _outputs(folder, case)
+    with suppress(WorkspaceError):
+        if "input_hash" in read_json(record):
+            mask.unlink(missing_ok=True)
+            record.unlink()
 
 
 def _outputs(folder: Path, case: Case) -> tuple[Path, Path]:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from megavox.batches.parameters import AXES
+from megavox.core.errors import WorkspaceError
 from megavox.core.files import read_json, write_json
 from megavox.images.prepare import Preparation
 from megavox.study import Study, parse_study, show_study
@@ -69,7 +70,17 @@ class Recipe:
         Raises:
             WorkspaceError: there is none, or it is damaged.
         """
-        value = read_json(path)
+        fix = f"Train under another --run-name, or remove {path.parent} and train again"
+        try:
+            return cls._of(read_json(path), path)
+        except (WorkspaceError, KeyError, TypeError, AttributeError) as error:
+            if isinstance(error, WorkspaceError) and not path.exists():
+                raise WorkspaceError("there is no such run", where=path, fix="Run `megavox train` first") from None
+            raise WorkspaceError("the file that says how this run predicts is damaged", where=path,
+                                 fix=fix) from None
+
+    @classmethod
+    def _of(cls, value: Any, path: Path) -> Recipe:
         return cls(**{**value, "study": parse_study(value["study"], where=path),
                       "asked": parse_study(value["asked"], where=path),
                       "preparation": Preparation.from_dict(value["preparation"])})

@@ -15,6 +15,7 @@ from megavox.training.parallel import Ranks
 
 WARM_UP = 3  # steps not counted: the first ones allocate, tune and wait for workers
 MOST_STEPS = 1000
+LEAST_STEPS = 10  # of a training with a budget
 LOADER_AHEAD = 10**6  # the probe never reaches the end of its steps
 
 
@@ -59,10 +60,11 @@ def probe(training: Training, ranks: Ranks, seconds: float) -> Probe:
                  resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9, device)
 
 
-def steps_in(budget_s: float, spent_s: float, step_s: float, validation_s: float, validations: int) -> int:
-    """Steps that fit a time budget, validations included; at least 10.
+def steps_in(budget_s: float, spent_s: float, step_s: float, validation_s: float, validations: int,
+             least: int = LEAST_STEPS) -> int:
+    """Steps that fit a time budget, validations included; at least `least`.
 
     A twentieth is kept back for checkpoints and for a machine that is not always equally fast.
     """
     left = 0.95 * budget_s - spent_s - validation_s * validations
-    return max(10, int(left / step_s))
+    return max(least, int(left / step_s))

@@ -24,7 +24,7 @@ from megavox.core.provenance import cores, provenance
 from megavox.core.signals import Stop, Stopped
 from megavox.images.prepare import Preparation
 from megavox.memory.rules import Derived, apply, derive_images
-from megavox.pipeline.project import Project, packing_settings, study_hash
+from megavox.pipeline.project import Project, packing_settings, split_hash, study_hash
 from megavox.store.build import build_store, packed_cases, write_index
 from megavox.store.layout import Record
 from megavox.study import Study
@@ -198,6 +198,7 @@ def _write(project: Project, entries: list[Entry], records: dict[str, Record], f
                                for part in ("train", "validation", "test")}})
     write_index(workspace.store, [records[entry.case.name] for entry in entries])
     write_json(workspace.store / "pack.json", {
-        "settings": packing_settings(study), "fingerprint": facts.to_dict(),
+        "settings": packing_settings(study), "split_hash": split_hash(entries),
+        "fingerprint": facts.to_dict(),
         "preparation": preparation.to_dict(), "derived": [asdict(one) for one in derived],
         "provenance": provenance(study_hash(study), study.seed)})

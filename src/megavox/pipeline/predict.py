@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from itertools import chain
 from pathlib import Path
 
 from megavox.cohort.layouts.listing import need_given_folder
@@ -13,7 +14,8 @@ from megavox.core.progress import say
 from megavox.inference.cohort import CohortOutcome, cases_in, predict_cases
 from megavox.inference.predictor import Predictor
 from megavox.inference.recipe import Recipe
-from megavox.pipeline.project import Project
+from megavox.pipeline.project import Project, training_settings
+from megavox.study.compare import differences
 from megavox.training.checkpoint import AVERAGED, best_checkpoint
 from megavox.training.parallel import choose_device
 
@@ -40,6 +42,9 @@ def predictor_of(project: Project) -> Predictor:
                              expected=f"those of the study, {project.study.task.names}",
                              fix="Take the study that the run was trained with, or train again under another "
                                  "--run-name")
+    changed = differences(training_settings(recipe.asked), training_settings(project.study))
+    if changed:
+        say(f"note: {project.run_name} was trained with other settings, and predicts with those: {changed}")
     recipe = replace(recipe, study=recipe.study.model_copy(update={"inference": project.study.inference}))
     return Predictor(recipe, checkpoint, choose_device(str(project.study.training.device)))
 
@@ -60,6 +65,10 @@ def predict(project: Project, source: Path | None = None, output: Path | None = 
     predictor, weights = predictor_of(project), weights_hash(project)
     if source is None:
         cases = [entry.case for entry in project.entries() if entry.part == "test"]
+        place = (output or project.workspace.predictions(project.run_name)).resolve()
+        if any(place in path.resolve().parents for case in cases for path in (*chain(*case.images), *case.masks)):
+            raise WorkspaceError("the predictions would lie among the images and could overwrite them", where=place,
+                                 fix="Choose another --output")
         return _some(predict_cases(predictor, cases, output or project.workspace.predictions(project.run_name),
                                    weights))
     folder = output or project.workspace.predictions(project.run_name) / source.resolve().name

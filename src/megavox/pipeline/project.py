@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -57,8 +58,16 @@ class Project:
         return read_json(self._packed(self.workspace.store / "pack.json"))
 
     def entries(self) -> list[Entry]:
-        """The packed cases with their parts."""
-        return read_cohort(self._packed(self.workspace.cohort))
+        """The packed cases with their parts.
+
+        Raises:
+            WorkspaceError: not packed, or the table was changed since.
+        """
+        found = read_cohort(self._packed(self.workspace.cohort))
+        if split_hash(found) != self.packing()["split_hash"]:
+            raise WorkspaceError("this table is not as it was packed: cases or their parts were changed, or it is cut "
+                                 "off", where=self.workspace.cohort, fix="Run `megavox pack` again, which writes it")
+        return found
 
     def _packed(self, path: Path) -> Path:
         if not path.exists():
@@ -69,8 +78,13 @@ class Project:
 
     def split_hash(self) -> str:
         """Hash of which case of which subject stands in which part."""
-        rows = sorted(f"{e.part}/{e.case.subject}/{e.case.name}" for e in self.entries())
-        return text_hash("\n".join(rows))[:16]
+        return split_hash(self.entries())
+
+
+def split_hash(entries: Sequence[Entry]) -> str:
+    """Hash of which case of which subject stands in which part."""
+    rows = sorted(f"{e.part}/{e.case.subject}/{e.case.name}" for e in entries)
+    return text_hash("\n".join(rows))[:16]
 
 
 def training_settings(study: Study) -> dict[str, Any]:

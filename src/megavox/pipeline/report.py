@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -88,11 +89,20 @@ def content_of(project: Project) -> ReportContent:
         headline=headlines(project, evaluation["summary"], evaluation["calibrated"]),
         cohort=_cohort_rows(project, entries),
         parts=_parts(project, entries), derived=recipe.derived,
-        curve=[json.loads(line) for line in project.run.metrics.read_text().splitlines()],
+        curve=_curve(project.run.metrics),
         evaluation=evaluation["summary"], cases=_views(project, entries, case_rows), case_rows=case_rows,
         quarantine=[*read_csv(workspace.quarantine), *evaluation["rejected"]],
         measures=list(read_csv(volumes)) if kind == "segment" and volumes.exists() else [],
         notes=_notes(evaluation), provenance=recipe.provenance)
+
+
+def _curve(path: Path) -> list[dict[str, Any]]:
+    """The lines of metrics.jsonl; torn ones, which a kill leaves, are passed over."""
+    lines = []
+    for text in path.read_text().splitlines() if path.exists() else []:
+        with suppress(ValueError):
+            lines.append(json.loads(text))
+    return [line for line in lines if isinstance(line, dict) and "step" in line]
 
 
 def _known(row: dict[str, Any]) -> dict[str, Any]:

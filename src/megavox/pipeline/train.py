@@ -18,7 +18,7 @@ from megavox.pipeline.workshop import Workshop
 from megavox.study import AUTO, Study, show_study
 from megavox.study.compare import differences
 from megavox.study.duration import duration_text
-from megavox.training.checkpoint import Progress, best_checkpoint, load_weights
+from megavox.training.checkpoint import Progress, best_checkpoint, complete_checkpoints, load_weights
 from megavox.training.loop import train as run_loop
 from megavox.training.parallel import Ranks, ranks
 
@@ -76,6 +76,10 @@ def train(project: Project) -> Trained:
 def _plan_of_run(project: Project) -> Plan:
     """The study with every value derived; the run's own where it was begun before."""
     if not project.run.recipe.exists():
+        if complete_checkpoints(project.run):
+            raise WorkspaceError("this run has checkpoints, but the file that says how it was begun is gone",
+                                 where=project.run.recipe,
+                                 fix="Take another --run-name, or remove the run's folder and train again")
         return derived_plan(project)
     recipe = Recipe.read(project.run.recipe)
     changed = differences(training_settings(recipe.asked), training_settings(project.study))
@@ -114,7 +118,9 @@ def _with_steps(workshop: Workshop, here: Ranks, begin: float) -> Study:
     looks = int(min(max(VALIDATION_SHARE * budget / validation, 1), study.training.validations))
     steps = steps_in(budget, time.perf_counter() - begin, rate.step_s, validation, looks)
     if here.first:
-        say(f"{steps} steps fit {duration_text(budget)}: {rate.step_s:.3f} s a step, {validation:.1f} s a validation")
+        most = steps_in(budget, time.perf_counter() - begin, rate.step_s, validation, looks, least=0)
+        fit = "steps fit" if steps == most else "steps, the least there can be, take longer than"
+        say(f"{steps} {fit} {duration_text(budget)}: {rate.step_s:.3f} s a step, {validation:.1f} s a validation")
     section = study.training.model_copy(update={"steps": steps, "budget": None, "validations": looks})
     return study.model_copy(update={"training": section})
 

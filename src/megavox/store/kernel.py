@@ -9,7 +9,9 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from numba import njit, types
+from numba import types
+
+from megavox.core.compiled import njit
 
 OK, MISSING, OUTSIDE, SHORT, CHECKSUM, CODEC = range(6)
 _NOT_THERE = np.uint64(2**64 - 1)  # offset in the index of a chunk that was not written

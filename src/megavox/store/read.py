@@ -5,6 +5,7 @@ A missing, truncated or damaged shard is a `StoreError` that names the case, nev
 
 from __future__ import annotations
 
+import errno
 import os
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
@@ -111,17 +112,24 @@ class CaseReader:
     def _read(self, name: str, shape: tuple[int, ...], start: Sequence[int], stop: Sequence[int]) -> np.ndarray:
         file, size = self._shards[name]
         state = self._check_file(file, size)  # each time: for a file that is gone zarr would give zeros
-        try:
-            if native.available():
+        if native.available():
+            try:
                 found = _SHARDS.box(f"{self.folder}/{file}", state, start, stop, lambda: self._layout(name, shape))
-                if found is not None:
-                    return found
-            array = self._image if name == IMAGE else self._mask
+            except (ValueError, KeyError, TypeError) as error:  # of the shard, or of its metadata
+                raise self._damaged(f"{name}: {error}") from error
+            except OSError as error:
+                if error.errno in (errno.ENOMEM, errno.EMFILE, errno.ENFILE):  # not the file's fault
+                    raise
+                raise self._damaged(f"{name}: {error}") from error
+            if found is not None:
+                return found
+        array = self._image if name == IMAGE else self._mask
+        try:
             return np.asarray(array[tuple(map(slice, start, stop))])
-        except StoreError:
+        except MemoryError:
             raise
         except Exception as error:  # checksum, codec and index errors of several libraries
-            raise self._damaged(f"{name}: {type(error).__name__}: {error}") from None
+            raise self._damaged(f"{name}: {type(error).__name__}: {error}") from error
 
     def _layout(self, name: str, shape: tuple[int, ...]) -> Layout | None:
         found = read_layout(self.folder / name / "zarr.json")

@@ -13,7 +13,6 @@ import threading
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from math import prod
 from pathlib import Path
 
@@ -104,9 +103,10 @@ class Shard:
         return np.frombuffer(end[:-4], "<u8").reshape(-1, 2)
 
     def box(self, start: tuple[int, ...], stop: tuple[int, ...]) -> np.ndarray:
-        """Voxels `[start, stop)`, `(C, Z, Y, X)`; the box lies in the array.
+        """Voxels `[start, stop)`, `(C, Z, Y, X)`.
 
         Raises:
+            IndexError: the box does not lie in the array.
             DamagedShard: a chunk is missing or damaged; it is named by its place in the grid of chunks.
         """
         from megavox.store import kernel
@@ -114,11 +114,13 @@ class Shard:
         out = np.empty([b - a for a, b in zip(start, stop, strict=True)], self.dtype)
         if out.size == 0:
             return out
-        assert all(0 <= a < b <= n for a, b, n in zip(start, stop, self.shape, strict=True)), (start, stop, self.shape)
-        chunk = _scratch(prod(self.chunk) * self.dtype.itemsize)
-        fault, number = kernel.read_box(
-            self.file, self.size, self.index, self.grid, self.chunk, start, out, native.decompressor(),
-            _scratch(self._most), chunk, chunk.view(self.dtype))
+        if not all(0 <= a < b <= n for a, b, n in zip(start, stop, self.shape, strict=True)):
+            raise IndexError(f"the box from {start} to {stop} does not lie in an array of {self.shape}")
+        with _LOCK:
+            chunk = _scratch("chunk", prod(self.chunk) * self.dtype.itemsize)
+            fault, number = kernel.read_box(
+                self.file, self.size, self.index, self.grid, self.chunk, start, out, native.decompressor(),
+                _scratch("compressed", self._most), chunk, chunk.view(self.dtype))
         if fault != kernel.OK:
             place = np.unravel_index(number, (self.shape[0], *self.grid))
             raise DamagedShard(f"chunk {'/'.join(map(str, place))} {_WORDS[fault - 1]}")
@@ -133,10 +135,15 @@ _WORDS = ("is missing", "is said to lie outside the file", "cannot be read to it
           "cannot be decompressed")
 
 
-@lru_cache(maxsize=64)
-def _scratch(size: int) -> np.ndarray:
-    """Memory for one chunk, used again by the next."""
-    return np.empty(size, np.uint8)
+_LOCK = threading.Lock()  # of the decompressor and of the memory below, of which a process has one
+_MEMORY: dict[str, np.ndarray] = {}
+
+
+def _scratch(purpose: str, size: int) -> np.ndarray:
+    """Memory for one chunk, used again by the next; each purpose has its own."""
+    if purpose not in _MEMORY or _MEMORY[purpose].size < size:
+        _MEMORY[purpose] = np.empty(size, np.uint8)
+    return _MEMORY[purpose][:size]
 
 
 class OpenShards:

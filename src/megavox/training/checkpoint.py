@@ -120,7 +120,11 @@ def best_checkpoint(folder: RunFolder) -> Path:
     """
     if not folder.best.exists():
         raise CheckpointError("this run has no checkpoint yet", where=folder.root, fix="Run `megavox train` first")
-    return folder.step(read_json(folder.best)["step"])
+    best = folder.step(read_json(folder.best)["step"])
+    if not best.exists():
+        raise CheckpointError("the checkpoint with the best validation is gone", where=best,
+                              fix="Bring it back, or train again under another --run-name")
+    return best
 
 
 def _save(tensors: dict[str, torch.Tensor], path: Path) -> None:
@@ -138,16 +142,15 @@ def _read(path: Path) -> dict[str, torch.Tensor]:
 def _check(path: Path) -> None:
     """Refuse a file that is not the one that was written."""
     try:
-        hashes = {name: digest for digest, name in map(str.split, (path.parent / DONE).read_text().splitlines())}
-        if file_hash(path) != hashes[path.name]:
+        if f"{file_hash(path)}  {path.name}" not in (path.parent / DONE).read_text().split("\n"):
             raise ValueError("its SHA-256 is not the one in DONE")
-    except (OSError, ValueError, KeyError) as error:
+    except (OSError, ValueError) as error:
         raise _damaged(path, error) from None
 
 
 def _damaged(path: Path, error: Exception) -> CheckpointError:
     return CheckpointError(f"the file is missing or damaged ({error})", where=path,
-                           fix="Remove that checkpoint folder: the one before it will be used")
+                           fix="Remove that checkpoint folder: `megavox train` goes on from the one before it")
 
 
 def _flatten(state: dict[str, Any]) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:

@@ -93,8 +93,9 @@ def train(training: Training, folder: RunFolder, ranks: Ranks, stop: Stop) -> Pr
                 _validate(training, average, ranks, progress, log)
             if ranks.first and (step + 1 in checkpoints or ending):
                 save_checkpoint(folder, network, average, optimiser, progress, section.keep)
+            if step + 1 in checkpoints or ending:
+                ranks.barrier()  # writing may take longer than a rank is waited for, or than the others need to leave
             if ending:
-                ranks.barrier()  # a rank that leaves earlier makes torchrun end the one that still writes
                 stop.leave(f"stopped after step {step + 1}; a checkpoint was written and the same command goes on")
         ranks.barrier()
     finally:
@@ -175,8 +176,8 @@ class Stepper:
         if not math.isfinite(value):
             names = [self.training.samples.readers[case].name for case in batch.cases]
             raise TrainingError(f"the loss became {value} at step {batch.step + 1}", where="cases " + ", ".join(names),
-                                fix="Look at these cases; if they are sound, lower training.optimiser.rate. The run "
-                                "continues from its last checkpoint")
+                                fix="Lower training.optimiser.rate; if that does not help, look at these cases. The "
+                                "run continues from its last checkpoint, if it has one")
         (loss / accumulate).backward()
         return value
 
