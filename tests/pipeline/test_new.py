@@ -102,3 +102,14 @@ def test_a_file_is_said_to_be_a_file(name: str, tmp_path: Path) -> None:
     text = str(caught.value)
     assert "this is a file" in text and f"the folder that holds it: {tmp_path}" in text
     assert "cohort.folder" not in text and "no such" not in text
+
+
+def test_masks_among_images_to_classify_are_remarked_on(tmp_path: Path) -> None:
+    for number in range(4):
+        for place in ("t1", "t2"):
+            for name in (f"case{number}.png", f"case{number}_seg-manual.png", f"segment{number}.png"):
+                values = np.arange(400, dtype=np.uint16).reshape(1, 20, 20) + number
+                write_raster(tmp_path / place / name, values)
+    draft = new(tmp_path)
+    [remark] = [text for text in draft.catalogue.remarks if "look like masks" in text]
+    assert remark.startswith("8 of 24 files") and "_seg-manual.png" in remark

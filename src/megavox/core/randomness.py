@@ -20,5 +20,5 @@ def generator(seed: int, *address: int | str) -> np.random.Generator:
     """
     assert not any("/" in str(part) for part in address), address
     text = "/".join([str(int(seed)), *(str(part) for part in address)])
-    key = hashlib.blake2b(text.encode(), digest_size=16).digest()
+    key = hashlib.blake2b(text.encode(errors="surrogatepass"), digest_size=16).digest()
     return np.random.Generator(np.random.Philox(key=int.from_bytes(key, "little")))

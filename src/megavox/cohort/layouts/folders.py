@@ -65,10 +65,17 @@ def recognise(folder: Path) -> Guess | None:
     if pattern:
         cohort["subject_pattern"] = pattern
     guess = Guess(cohort, {"kind": "classify", "classes": classes}, {}, comments)
+    masks = [path for path in files if _MASK_NAME.search(stem(path.name))]
+    if masks:
+        guess.remarks.append(f"{len(masks)} of {len(files)} files look like masks by their names, e.g. "
+                             f"{masks[0].name}; as this study stands they are images to classify. Move them out if not")
     if in_colour([path for path in files if path.name.lower().endswith(PICTURES)]):
         guess.images["grey"] = False
         comments["images.grey"] = "the pictures are coloured"
     return guess
+
+
+_MASK_NAME = re.compile(r"(?i)[_-](g?m?seg|gmseg|wmseg|mask|label|labels|labeled|manual|lesion|roi)([_-]|\d|$)")
 
 
 def _subject_pattern(files: list[Path]) -> tuple[str | None, str]:
