@@ -103,7 +103,7 @@ def batches(samples: Samples, *, first_step: int, steps: int, rank: int = 0, ran
     except (RuntimeError, OSError, EOFError) as error:
         if not _is_of_a_dead_worker(error):
             raise
-        died = str(error).splitlines()[0]
+        died = (str(error).splitlines() or [type(error).__name__])[0]  # a broken pipe says nothing
     finally:
         del made  # ends the workers now; an error that is on its way would keep them
     if died:
