@@ -16,8 +16,6 @@ from megavox.core.errors import CohortError, MachineError, WorkspaceError
 from megavox.core.files import file_hash, read_csv
 from megavox.images.geometry import Geometry
 from megavox.images.nifti import write_nifti
-from megavox.images.resample import resample_to_grid
-from megavox.inference.predictor import labels_on_grid
 from megavox.phantoms import organ
 from megavox.pipeline.evaluate import evaluate
 from megavox.pipeline.measure import measure
@@ -25,6 +23,7 @@ from megavox.pipeline.predict import predict
 from megavox.pipeline.project import Project
 from megavox.pipeline.report import content_of
 from megavox.pipeline.train import train
+from megavox.study.sections import FastSection
 from small_studies import environment, packed_organs, project_of
 
 TURNED = (0.9363, -0.2896, 0.1987, 0.3130, 0.9447, -0.0978, -0.1593, 0.1538, 0.9752)
@@ -219,13 +218,30 @@ def test_a_training_that_has_not_ended_is_told(project: Project, capsys: pytest.
     assert "has not ended" not in capsys.readouterr().err and not content_of(half).notes
 
 
-def test_labels_are_the_largest_of_all_interpolated_classes() -> None:
-    random = np.random.default_rng(4)
-    source = Geometry((9, 8, 7), (1.5, 1.0, 2.0), (1.0, 2.0, 3.0))
-    target = Geometry((14, 11, 9), (0.9, 1.1, 1.3), (2.0, 2.5, 4.0), TURNED)
-    logits = random.normal(size=(4, 7, 8, 9)).astype(np.float32)
-    inside = resample_to_grid(np.ones((1, 7, 8, 9), np.float32), source, target, order=1)[0] > 0.5
-    whole = resample_to_grid(logits, source, target, order=1).argmax(axis=0)
-    found = labels_on_grid(logits, source, target)
-    assert (found[inside] == whole[inside]).all()
-    assert not found[~inside].any()
+def with_fast(project: Project, **fast: object) -> Project:
+    section = project.study.inference.model_copy(update={"fast": FastSection(**fast)})
+    return replace(project, study=project.study.model_copy(update={"inference": section}))
+
+
+def test_a_faster_setting_that_agrees_is_used_and_the_report_says_so(project: Project, incoming: Path, tmp_path: Path,
+                                                                     capsys: pytest.CaptureFixture[str]) -> None:
+    fast = with_fast(project)  # changes nothing: as the exact one
+    predict(fast, incoming, tmp_path / "fast")
+    assert "inference.fast is used: on" in capsys.readouterr().err
+    state = project.run.agreement.stat().st_mtime_ns
+    evaluate(fast)
+    assert project.run.agreement.stat().st_mtime_ns == state  # measured once
+    assert any("faster, inexact setting" in note for note in content_of(fast).notes)
+    predict(project, incoming, tmp_path / "exact")
+    assert hashes(tmp_path / "fast") == hashes(tmp_path / "exact")
+
+
+def test_a_faster_setting_that_does_not_agree_is_not_used(project: Project, incoming: Path, tmp_path: Path,
+                                                          capsys: pytest.CaptureFixture[str]) -> None:
+    fast = with_fast(project, mirror=True, overlap=0.0)
+    predict(fast, incoming, tmp_path / "fast")
+    assert "inference.fast is not used: on" in capsys.readouterr().err
+    predict(project, incoming, tmp_path / "exact")
+    assert hashes(tmp_path / "fast") == hashes(tmp_path / "exact")
+    evaluate(fast)
+    assert not content_of(fast).notes

@@ -8,9 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from megavox.inference.tiles import gaussian_weights, sliding_windows, window_starts
-
-CPU = torch.device("cpu")
+from megavox.inference.tiles import gaussian_weights, mirrored, sliding_windows, window_starts
 
 
 @st.composite
@@ -30,20 +28,17 @@ def test_windows_cover_every_voxel_lie_inside_and_overlap_enough(size: int, wind
         assert starts == [0]
         return
     assert starts[-1] == size - window
+    step = max(1, int(window * (1 - overlap)))
     gaps = np.diff(starts)
-    assert gaps.max() - gaps.min() <= 1  # evenly
-    assert gaps.max() <= np.ceil(max(1.0, window * (1 - overlap)))  # overlap at least as asked, up to rounding
-    assert gaps.max() <= window
-    fewest = int(np.ceil((size - window) / max(1.0, window * (1 - overlap)))) + 1
-    assert len(starts) == fewest
+    assert (gaps[:-1] == step).all() and 0 < gaps[-1] <= step <= window
 
 
 @given(window=st.lists(st.integers(1, 24), min_size=1, max_size=3))
 def test_weights_are_positive_symmetric_and_largest_in_the_middle(window: list[int]) -> None:
     weights = gaussian_weights(window)
-    assert weights.shape == tuple(window) and weights.min() >= 1e-3 * (1 - 1e-6) and weights.max() == 1
+    assert weights.shape == tuple(window) and weights.min() >= 1e-3 * (1 - 1e-6) and weights.max() <= 1
     np.testing.assert_allclose(weights, np.flip(weights), rtol=1e-5)
-    assert weights[tuple(n // 2 for n in window)] == 1
+    assert weights[tuple(n // 2 for n in window)] == weights.max()
 
 
 @settings(max_examples=40, deadline=None)
@@ -53,8 +48,8 @@ def test_the_identity_network_gives_the_image_back(tiling: tuple[tuple[int, ...]
     shape, window, overlap = tiling
     image = np.random.default_rng(seed).normal(size=(2, *shape)).astype(np.float32)
     mirror = [(), (-1,), (-1, -2)][seed % 3]
-    found = sliding_windows(nn.Identity(), image, window, outside=np.zeros(2, np.float32), overlap=overlap,
-                            batch=batch, mirror=mirror, device=CPU)
+    found = sliding_windows(mirrored(nn.Identity(), mirror), image, window, outside=np.zeros(2, np.float32),
+                            overlap=overlap, batch=batch)
     assert found.shape == image.shape
     np.testing.assert_allclose(found, image, rtol=1e-4, atol=1e-5)
 
@@ -76,7 +71,7 @@ def test_normalised_weights_sum_to_one_at_every_voxel(tiling: tuple[tuple[int, .
             return output
 
     shares = sliding_windows(Which(), np.zeros((1, *shape), np.float32), window, outside=np.zeros(1, np.float32),
-                             overlap=overlap, device=CPU)
+                             overlap=overlap)
     np.testing.assert_allclose(shares.sum(axis=0), 1, rtol=1e-5)
     assert shares.min() >= 0
     assert seen == np.prod([len(window_starts(max(n, w), w, overlap)) for n, w in zip(shape, window, strict=True)])

@@ -108,6 +108,11 @@ class RunFolder:
         return self.root / "evaluation_cases.csv"
 
     @property
+    def agreement(self) -> Path:
+        """How far the faster setting of prediction agrees with the exact one."""
+        return self.root / "agreement.json"
+
+    @property
     def done(self) -> Path:
         """Marker of a finished training."""
         return self.root / DONE

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from importlib import metadata
 from pathlib import Path
 
 import numpy as np
@@ -12,13 +14,16 @@ from megavox.images.geometry import Geometry
 from megavox.images.image import Image
 from megavox.images.intensity import intensity_statistics, normalise, normaliser, outside_value
 from megavox.images.prepare import prepare
-from megavox.images.resample import resample_to_grid
+from megavox.inference.engines import choose_engine
+from megavox.inference.export import LabelExport
 from megavox.inference.recipe import Recipe
-from megavox.inference.tiles import sliding_windows, whole_image
+from megavox.inference.tiles import Engine, bands, mirrored, sliding_windows, whole_image
 from megavox.models.registry import build_model
 from megavox.store.pack import smallest_exact
 from megavox.tasks.registry import build_task
 from megavox.training.checkpoint import load_weights
+
+AIR = 0.1  # of the range of intensities: `inference.skip_air` leaves out windows without a brighter voxel
 
 
 @dataclass
@@ -48,18 +53,18 @@ class Predictor:
     """
 
     def __init__(self, recipe: Recipe, checkpoint: Path, device: torch.device) -> None:
-        if device.type == "cpu":  # bfloat16 is many times slower there
-            recipe = replace(recipe, precision="float32")
-        self.recipe, self.device = recipe, device
+        self.recipe = recipe
         study, preparation = recipe.study, recipe.preparation
         self.task = build_task(study.task, [])
         model = study.model
         if getattr(model, "weights", None) is not None:
             model = model.model_copy(update={"weights": None})  # the run's own weights follow
-        self.network = build_model(model, spatial_dims=preparation.spatial_dims, in_channels=preparation.channels,
-                                   out_channels=self.task.outputs, patch=recipe.patch)
-        load_weights(checkpoint, self.network)
-        self.network.to(device).eval()
+        network = build_model(model, spatial_dims=preparation.spatial_dims, in_channels=preparation.channels,
+                              out_channels=self.task.outputs, patch=recipe.patch)
+        load_weights(checkpoint, network, mapped=True)
+        window = (preparation.channels, *recipe.patch)
+        self.engine = choose_engine(study.inference.engine, network.to(device).eval(), device, window,
+                                    precision=recipe.precision, kept=checkpoint / _kept_name(window))
 
     def predict(self, image: Image) -> Prediction:
         """Predict one image (all channels joined) as it came from its files.
@@ -68,60 +73,58 @@ class Predictor:
             ImageError: the image is not of the form the network was trained on.
         """
         prepared = prepare(image, self.recipe.preparation)
-        logits = self.logits(smallest_exact(prepared.array))
+        array = smallest_exact(prepared.array)
         if self.task.kind == "classify":
+            normalised, outside, _ = self._normalised(array)
+            logits = logits_of(self.engine, self.recipe, normalised, outside)
             temperature = self.recipe.calibration.get("temperature", 1.0)
             return Prediction(None, self.task.probabilities(logits, temperature), logits,  # type: ignore[attr-defined]
                               image.geometry)
-        labels = labels_on_grid(logits, prepared.geometry, image.geometry)
-        return Prediction(labels, None, None, image.geometry)
+        export = LabelExport(prepared.geometry, image.geometry, image.spatial_dims)
+        for _, slab in self.slabs(array):
+            export.add(slab)
+        return Prediction(export.labels, None, None, image.geometry)
 
-    def logits(self, array: np.ndarray) -> np.ndarray:
-        """Logits of a prepared image `(C, *S)` in its own units: `(K, *S)` to segment, `(K,)` to classify."""
+    def slabs(self, array: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
+        """Logits of a prepared image `(C, *S)` in its own units, slab by slab; see `tiles.bands`."""
+        inference = self.recipe.study.inference
+        normalised, outside, bright = self._normalised(array)
+        return bands(mirrored(self.engine, self.recipe.mirror), normalised, self.recipe.patch, outside=outside,
+                     overlap=inference.overlap, batch=inference.batch,
+                     brighter_than=outside + AIR * (bright - outside) if inference.skip_air else None)
+
+    def _normalised(self, array: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """The image `(C, *S)`, what lies outside it `(C,)`, and its 99.5 percentile `(C,)`, all normalised."""
         statistics = intensity_statistics(array)
         numbers = normaliser(self.recipe.normalise, statistics, self.recipe.cohort_intensities)
-        return network_logits(self.network, self.recipe, normalise(array, numbers), outside_value(statistics, numbers),
-                              self.device)
+        bright = normalise(np.array([[channel["p995"]] for channel in statistics], np.float32), numbers)[:, 0]
+        return normalise(array, numbers), outside_value(statistics, numbers), bright
 
 
-def network_logits(network: torch.nn.Module, recipe: Recipe, image: np.ndarray, outside: np.ndarray,
-                   device: torch.device) -> np.ndarray:
+def logits_of(engine: Engine, recipe: Recipe, image: np.ndarray, outside: np.ndarray) -> np.ndarray:
     """Logits of a normalised image as the study's inference section asks.
 
     Args:
-        network: in evaluation mode, on `device`.
-        recipe: patch, overlap, mirroring, precision.
+        engine: computes windows.
+        recipe: patch, overlap, mirroring.
         image: `(C, *S)` float32.
         outside: `(C,)`, the value around the image.
-    """
-    options = {"outside": outside, "mirror": recipe.mirror, "device": device, "precision": recipe.precision}
-    if recipe.study.task.kind == "classify":
-        return whole_image(network, image, recipe.patch, **options)  # type: ignore[arg-type]
-    inference = recipe.study.inference
-    return sliding_windows(network, image, recipe.patch, overlap=inference.overlap, batch=inference.batch,
-                           **options)  # type: ignore[arg-type]
-
-
-def labels_on_grid(logits: np.ndarray, source: Geometry, target: Geometry) -> np.ndarray:
-    """Class numbers on another grid: logits interpolated linearly class by class, the largest wins.
-
-    Args:
-        logits: `(K, *S)` on `source`.
-        source, target: grids in one world.
 
     Returns:
-        uint8 `(Z, Y, X)` or `(Y, X)`; voxels outside `source` are background.
+        `(K, *S)` to segment, `(K,)` to classify.
     """
-    if source == target:
-        return logits.argmax(axis=0).astype(np.uint8)
-    best = labels = None
-    for number, values in enumerate(logits):
-        here = resample_to_grid(values[None], source, target, order=1, outside=0.0 if number == 0 else -np.inf)[0]
-        if best is None:
-            best, labels = here, np.zeros(here.shape, np.uint8)
-            continue
-        better = here > best
-        labels[better] = number  # type: ignore[index]
-        np.maximum(best, here, out=best)
-    assert labels is not None
-    return labels
+    engine = mirrored(engine, recipe.mirror)
+    if recipe.study.task.kind == "classify":
+        return whole_image(engine, image, recipe.patch, outside=outside)
+    inference = recipe.study.inference
+    return sliding_windows(engine, image, recipe.patch, outside=outside, overlap=inference.overlap,
+                           batch=inference.batch)
+
+
+def _kept_name(window: Sequence[int]) -> str:
+    """Of the folder beside the weights that keeps the network as converted by the OpenVINO that is installed."""
+    try:
+        version = metadata.version("openvino")
+    except metadata.PackageNotFoundError:
+        version = ""
+    return f"openvino-{version}-{'x'.join(map(str, window))}"

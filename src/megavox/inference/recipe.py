@@ -5,7 +5,7 @@ It stands in the run's folder as run.json; the cohort and the store are not need
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -54,6 +54,19 @@ class Recipe:
         """Axes over which predictions are averaged: those mirrored in training, if asked for."""
         names = self.study.batches.augment.mirror if self.study.inference.mirror else []
         return tuple(sorted({max(AXES[name], -self.preparation.spatial_dims) for name in names}))
+
+    def on(self, device_type: str) -> Recipe:
+        """The recipe for a kind of device: on CPUs in float32, since bfloat16 is many times slower on most."""
+        return replace(self, precision="float32") if device_type == "cpu" else self
+
+    def fast(self) -> Recipe:
+        """The recipe in the faster, inexact setting that the study asks for."""
+        inference = self.study.inference
+        asked = inference.fast
+        assert asked is not None, "asked for only where the study does"
+        changed = {name: value for name in ("overlap", "mirror") if (value := getattr(asked, name)) is not None}
+        study = self.study.model_copy(update={"inference": inference.model_copy(update=changed)})
+        return replace(self, study=study, precision=asked.precision or self.precision)
 
     def write(self, path: Path) -> None:
         """Write run.json."""

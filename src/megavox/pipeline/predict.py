@@ -15,6 +15,7 @@ from megavox.inference.cohort import CohortOutcome, cases_in, predict_cases
 from megavox.inference.predictor import Predictor
 from megavox.inference.recipe import Recipe
 from megavox.pipeline.project import Project, training_settings
+from megavox.pipeline.setting import setting
 from megavox.study.compare import differences
 from megavox.training.checkpoint import AVERAGED, best_checkpoint
 from megavox.training.parallel import choose_device
@@ -46,7 +47,8 @@ def predictor_of(project: Project) -> Predictor:
     if changed:
         say(f"note: {project.run_name} was trained with other settings, and predicts with those: {changed}")
     recipe = replace(recipe, study=recipe.study.model_copy(update={"inference": project.study.inference}))
-    return Predictor(recipe, checkpoint, choose_device(str(project.study.training.device)))
+    device = choose_device(str(project.study.training.device))
+    return Predictor(setting(project, recipe.on(device.type), checkpoint, device), checkpoint, device)
 
 
 def predict(project: Project, source: Path | None = None, output: Path | None = None) -> CohortOutcome:

@@ -19,6 +19,7 @@ from megavox.images.formats import read_image
 from megavox.images.geometry import Geometry
 from megavox.images.image import Image
 from megavox.images.reorient import to_lps
+from megavox.inference.agreement import Agreement
 from megavox.inference.recipe import Recipe
 from megavox.pipeline.predict import weights_hash
 from megavox.pipeline.project import Project
@@ -113,6 +114,10 @@ def _notes(evaluation: dict[str, Any]) -> list[str]:
     calibration, notes = evaluation["calibration"], []
     if not evaluation["training_ended"]:
         notes.append("The training had not ended when this was evaluated: the figures are of its best weights so far.")
+    agreed = evaluation["agreement"]
+    if agreed is not None and agreed["enough"]:
+        notes.append("Predicted in the faster, inexact setting that the study asks for (inference.fast): "
+                     f"{Agreement(**agreed['agreement']).sentence()}.")
     if calibration:
         thresholds = ", ".join(f"{value:.3f}" for value in calibration["thresholds"])
         text = f"Probabilities are rescaled by the temperature {calibration['temperature']:.3f}"

@@ -16,7 +16,8 @@ from megavox.core.errors import CohortError, StudyError
 from megavox.core.provenance import provenance
 from megavox.images.intensity import cohort_intensities, normalise, normaliser, outside_value
 from megavox.images.prepare import Preparation
-from megavox.inference.predictor import network_logits
+from megavox.inference.engines import TorchEngine
+from megavox.inference.predictor import logits_of
 from megavox.inference.recipe import Recipe
 from megavox.memory.rules import Derived
 from megavox.models.registry import build_model
@@ -107,17 +108,17 @@ class Workshop:
             recipe = replace(recipe, study=self.study.model_copy(update={"inference": inference}))
 
         def rows(network: nn.Module) -> list[Any]:
-            network.eval()
-            return [self._row(network, reader, recipe, ranks.device) for reader in readers]
+            engine = TorchEngine(network.eval(), ranks.device, recipe.precision)
+            return [self._row(engine, reader, recipe) for reader in readers]
 
         return rows
 
-    def _row(self, network: nn.Module, reader: CaseReader, recipe: Recipe, device: torch.device) -> Any:
+    def _row(self, engine: TorchEngine, reader: CaseReader, recipe: Recipe) -> Any:
         shape = reader.record.shape[1:]
         zero = (0,) * len(shape)
         numbers = self._numbers(reader)
         image = normalise(reader.image(zero, shape), numbers)
-        logits = network_logits(network, recipe, image, outside_value(reader.record.intensities, numbers), device)
+        logits = logits_of(engine, recipe, image, outside_value(reader.record.intensities, numbers))
         if self.task.kind == "classify":
             return self.task.row(logits, class_target(reader.record.classes or (), reader.record.unknown,
                                                       self.task.outputs))

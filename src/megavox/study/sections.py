@@ -339,12 +339,31 @@ class TrainingSection(Section):
         return self
 
 
+class FastSection(Section):
+    """An inexact setting of prediction; what is left out is as in the exact one.
+
+    It is used only when, over all voxels of the validation cases, at least 0.999 have the same class as in the
+    exact setting and the Dice between the two is at least 0.999 for every class.
+    """
+
+    precision: Literal["float32", "bfloat16"] | None = None
+    overlap: Fraction | None = None
+    mirror: bool | None = None
+
+
 class InferenceSection(Section):
     """Prediction: sliding windows with Gaussian weights."""
 
     overlap: Fraction = 0.5
     batch: Positive = Field(4, description="windows a forward pass")
     mirror: bool = Field(True, description="average over the mirrored views that training used")
+    engine: Literal["pytorch", "openvino"] | Auto = Field(
+        AUTO, description="what computes; auto: OpenVINO on a CPU where the extra megavox[cpu] is installed and its "
+        "output is the same, else PyTorch")
+    skip_air: bool = Field(False, description="leave out windows without a voxel above a tenth of the range from the "
+                           "image's 0.5 to its 99.5 percentile; they count as background")
+    fast: FastSection | None = Field(None, description="a faster, inexact setting; used where validation cases agree "
+                                     "with the exact one")
 
 
 class EvaluationSection(Section):
@@ -374,6 +393,8 @@ class Study(Section):
             raise ValueError(f"model.family: {self.model.family} classifies; to segment take unet or monai")
         if self.task.kind == "classify" and self.model.family == "unet":
             raise ValueError("model.family: unet segments; to classify take resnet, densenet121 or monai")
+        if self.task.kind == "classify" and self.inference.fast is not None:
+            raise ValueError("inference.fast: there is a faster setting to segment, not to classify")
         if self.task.kind == "segment" and self.cohort.layout in ("table", "folders"):
             raise ValueError(f"cohort.layout: {self.cohort.layout} has classes but no masks; to segment "
                              "take decathlon, bids or dicom")

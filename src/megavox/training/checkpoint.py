@@ -97,15 +97,22 @@ def load_checkpoint(path: Path, network: nn.Module, average: MovingAverage,
     return Progress(**state["progress"])
 
 
-def load_weights(path: Path, network: nn.Module, name: str = AVERAGED) -> None:
+def load_weights(path: Path, network: nn.Module, name: str = AVERAGED, mapped: bool = False) -> None:
     """Load the (averaged) weights of a checkpoint folder into a network.
+
+    Args:
+        path: the checkpoint's folder.
+        network: gets them.
+        name: which of the folder's files.
+        mapped: the network's tensors become the file itself in memory, which all processes of a machine share;
+            for prediction only, since an optimiser keeps to the tensors that it was made with.
 
     Raises:
         CheckpointError: damaged, or of another network.
     """
     weights = _read(path / name)
     try:
-        network.load_state_dict(weights)
+        network.load_state_dict(weights, assign=mapped)
     except RuntimeError as error:
         raise CheckpointError(f"the weights do not fit this network ({str(error).splitlines()[-1].strip()})",
                               where=path / name, expected="the network that the run was trained with",
