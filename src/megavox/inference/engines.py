@@ -1,14 +1,16 @@
 """What computes the logits of windows: PyTorch, or OpenVINO on a CPU where its output is the same.
 
 OpenVINO (extra `megavox[cpu]`) computes convolutions on CPUs several times faster. The network is converted
-once and kept beside the run's checkpoints, and read from there as mapped memory by every worker. It is held
-against PyTorch on a probe each time; if it differs, or cannot be had, PyTorch computes and a warning says why.
+once and kept beside its checkpoint, with what PyTorch says of a probe, and read from there as mapped memory by
+every worker. Each time its output for the probe is held against PyTorch's; if it differs, or the network cannot
+be converted, PyTorch computes and a warning says why.
 """
 
 from __future__ import annotations
 
+import tempfile
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -18,12 +20,13 @@ import torch
 from torch import nn
 
 from megavox.core.errors import MachineError
-from megavox.core.files import whole_folder
+from megavox.core.files import read_array, whole_folder, write_array
 from megavox.core.progress import say
 from megavox.inference.tiles import Engine
 
 TOLERANCE = 1e-3  # largest difference from PyTorch on the probe, as a share of the range of its logits
-_BFLOAT16_TOLERANCE = 0.1  # that setting is asked for, and has its own gate on validation cases
+BFLOAT16_TOLERANCE = 0.1  # that setting is asked for, and has its own gate on validation cases
+NETWORK, EXPECTED = "network.xml", "expected.npy"
 
 
 class TorchEngine:
@@ -73,13 +76,14 @@ class OpenVINOEngine:
         return torch.cat(found).float()
 
 
-def choose_engine(wanted: str, network: nn.Module, device: torch.device, window: Sequence[int], *,
+def choose_engine(wanted: str, build: Callable[[], nn.Module], device: torch.device, window: Sequence[int], *,
                   precision: str = "float32", kept: Path | None = None) -> Engine:
     """The engine for windows of one shape.
 
     Args:
         wanted: `auto`, `pytorch` or `openvino`.
-        network: with its weights, on `device`, in evaluation mode.
+        build: makes the network with its weights, on `device`, in evaluation mode; not called where a converted
+            one is kept, so that neither the network nor the library that it comes from takes memory.
         device: where to compute.
         window: `(C, *patch)`.
         precision: float32 or bfloat16.
@@ -88,51 +92,68 @@ def choose_engine(wanted: str, network: nn.Module, device: torch.device, window:
     Raises:
         MachineError: OpenVINO is asked for and is not installed, or the device is not a CPU.
     """
-    plain = TorchEngine(network, device, precision)
     usable = device.type == "cpu" and find_spec("openvino") is not None
     if wanted == "openvino" and not usable:
         raise MachineError("OpenVINO cannot compute here", where="inference.engine", expected="a CPU, with the extra "
                            "megavox[cpu] installed", fix="pip install 'megavox[cpu]', or set inference.engine: pytorch")
     if wanted == "pytorch" or not usable:
-        return plain
+        return TorchEngine(build(), device, precision)
+    network = None
     try:
-        engine = OpenVINOEngine(_converted(network, window, kept), torch.get_num_threads(), precision)
-        reason = _difference(engine, plain, window, _BFLOAT16_TOLERANCE if precision == "bfloat16" else TOLERANCE)
+        if kept is not None and kept.exists():
+            return _checked(kept, window, precision)
+        network = build()
+        return _converted(network, window, precision, kept)
     except Exception as error:  # a converter meets networks of any kind, and raises what its parts raise
-        reason = f"it cannot be converted ({type(error).__name__}: {str(error).strip().splitlines()[0][:200]})"
-    if reason:
-        say(f"warning: OpenVINO is not used for this network: {reason}; PyTorch computes, more slowly")
-        return plain
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0][:200]
+        again = f" (remove {kept} to convert it again)" if network is None else ""
+    say(f"warning: OpenVINO does not compute this network: {reason}{again}; PyTorch does, more slowly")
+    return TorchEngine(network or build(), device, precision)
+
+
+def _converted(network: nn.Module, window: Sequence[int], precision: str, kept: Path | None) -> Engine:
+    """The network by OpenVINO, converted now; kept if there is a place for it that can be written."""
+    with tempfile.TemporaryDirectory() as place:
+        folder = kept or Path(place) / "network"
+        try:
+            _convert(network, window, folder)
+        except (MachineError, OSError):  # the run's folder cannot be written
+            folder = Path(place) / "network"
+            _convert(network, window, folder)
+        return _checked(folder, window, precision)
+
+
+def _convert(network: nn.Module, window: Sequence[int], folder: Path) -> None:
+    """Write the network as OpenVINO has it, and what PyTorch says of the probe."""
+    import openvino
+
+    with torch.inference_mode(), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of tracing: the probe tells whether it went well
+        model = openvino.convert_model(network, example_input=torch.zeros(1, *window), input=[1, *window])
+    expected = TorchEngine(network, torch.device("cpu"))(_probe(window))
+    with whole_folder(folder) as temporary:
+        openvino.save_model(model, temporary / NETWORK, compress_to_fp16=False)
+        write_array(temporary / EXPECTED, expected.numpy())
+
+
+def _checked(folder: Path, window: Sequence[int], precision: str) -> Engine:
+    """The engine of a converted network, whose output for the probe is PyTorch's.
+
+    Raises:
+        ValueError: it is not.
+    """
+    import openvino
+
+    model = openvino.Core().read_model(folder / NETWORK)
+    engine = OpenVINOEngine(model, torch.get_num_threads(), precision)
+    found, expected = engine(_probe(window)).numpy(), read_array(folder / EXPECTED)
+    if found.shape != expected.shape:
+        raise ValueError(f"its output has the shape {found.shape}, not {expected.shape}")
+    span, apart = float(np.ptp(expected)), float(np.abs(found - expected).max())
+    if not apart <= (BFLOAT16_TOLERANCE if precision == "bfloat16" else TOLERANCE) * span:
+        raise ValueError(f"on a probe its output differs by {apart:.2g}, the logits spanning {span:.2g}")
     return engine
 
 
-def _converted(network: nn.Module, window: Sequence[int], kept: Path | None) -> Any:
-    """The network as OpenVINO's model, from where it is kept or made now."""
-    import openvino
-
-    if kept is not None and (kept / "network.xml").exists():
-        return openvino.Core().read_model(kept / "network.xml")
-    example = torch.zeros(1, *window)
-    with torch.inference_mode(), warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of tracing: the probe tells whether it went well
-        model = openvino.convert_model(network, example_input=example, input=[1, *window])
-    if kept is not None:
-        try:
-            with whole_folder(kept) as temporary:
-                openvino.save_model(model, temporary / "network.xml", compress_to_fp16=False)
-        except OSError:  # the run's folder cannot be written: every worker converts for itself
-            pass
-    return model
-
-
-def _difference(engine: Engine, plain: Engine, window: Sequence[int], tolerance: float) -> str:
-    """What is wrong with an engine's output, by a probe of Gaussian noise; nothing where it agrees."""
-    probe = torch.from_numpy(np.random.default_rng(0).standard_normal((1, *window), np.float32))
-    found, expected = engine(probe), plain(probe).cpu()
-    if found.shape != expected.shape:
-        return f"its output has the shape {tuple(found.shape)}, not {tuple(expected.shape)}"
-    span = float(expected.max() - expected.min())
-    apart = float((found - expected).abs().max())
-    if not apart <= tolerance * span:
-        return f"on a probe its output differs by {apart:.2g} (logits span {span:.2g})"
-    return ""
+def _probe(window: Sequence[int]) -> torch.Tensor:
+    return torch.from_numpy(np.random.default_rng(0).standard_normal((1, *window), np.float32))

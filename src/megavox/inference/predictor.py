@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from torch import nn
 
 from megavox.images.geometry import Geometry
 from megavox.images.image import Image
@@ -54,17 +55,21 @@ class Predictor:
 
     def __init__(self, recipe: Recipe, checkpoint: Path, device: torch.device) -> None:
         self.recipe = recipe
-        study, preparation = recipe.study, recipe.preparation
-        self.task = build_task(study.task, [])
+        self.task = build_task(recipe.study.task, [])
+        window = (recipe.preparation.channels, *recipe.patch)
+        self.engine = choose_engine(recipe.study.inference.engine, lambda: self._network(checkpoint).to(device).eval(),
+                                    device, window, precision=recipe.precision, kept=checkpoint / _kept_name(window))
+
+    def _network(self, checkpoint: Path) -> nn.Module:
+        """The network with its weights; they are the file itself, mapped, which workers share."""
+        study, preparation = self.recipe.study, self.recipe.preparation
         model = study.model
         if getattr(model, "weights", None) is not None:
             model = model.model_copy(update={"weights": None})  # the run's own weights follow
         network = build_model(model, spatial_dims=preparation.spatial_dims, in_channels=preparation.channels,
-                              out_channels=self.task.outputs, patch=recipe.patch)
+                              out_channels=self.task.outputs, patch=self.recipe.patch)
         load_weights(checkpoint, network, mapped=True)
-        window = (preparation.channels, *recipe.patch)
-        self.engine = choose_engine(study.inference.engine, network.to(device).eval(), device, window,
-                                    precision=recipe.precision, kept=checkpoint / _kept_name(window))
+        return network
 
     def predict(self, image: Image) -> Prediction:
         """Predict one image (all channels joined) as it came from its files.
