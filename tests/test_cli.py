@@ -6,9 +6,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from megavox import cli
+from megavox.images.geometry import Geometry
+from megavox.images.nifti import write_nifti
 from small_studies import environment, segment_cohort, write_study
 
 
@@ -75,6 +78,19 @@ def test_new_writes_to_standard_output_and_tells_on_standard_error(study: Path) 
     assert "layout: decathlon" in done.stdout
     assert "8 of 8 subjects" not in done.stdout
     assert "subjects" in done.stderr
+
+
+def test_new_tells_whole_names_of_what_would_be_set_aside_and_how_many_more(
+        tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for number in range(15):
+        for place in ("imagesTr", "labelsTr")[:1 if number > 2 else 2]:
+            name = f"scan-{'of-a-long-name-' * 5}{number:02d}-[end]"
+            write_nifti(tmp_path / place / f"{name}.nii.gz", np.ones((1, 3, 4, 5), np.uint8), Geometry((5, 4, 3)))
+    assert cli.main(["new", str(tmp_path)]) == 0
+    told = capsys.readouterr().err
+    table = told[told.index("12 would be set aside"):]
+    assert "and 2 more" in table and "\N{HORIZONTAL ELLIPSIS}" not in table
+    assert "".join(table.split()).count("[end]") == 10
 
 
 def test_doctor_looks_at_the_machine() -> None:

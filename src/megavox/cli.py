@@ -25,6 +25,8 @@ app = typer.Typer(add_completion=False, no_args_is_help=True, rich_markup_mode=N
 study_app = typer.Typer(no_args_is_help=True, help="Look at a study file.")
 app.add_typer(study_app, name="study")
 
+MOST_TOLD = 10  # of what would be set aside
+
 StudyFile = Annotated[Path, typer.Argument(metavar="STUDY", help="the study file (YAML)")]
 WorkspaceOption = Annotated[Path | None, typer.Option("--workspace", metavar="DIR", help="where everything is "
                                                       "written; default: `workspace` beside the study file")]
@@ -57,12 +59,18 @@ def new(folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="folder wi
                                       *[("remark", text) for text in draft.catalogue.remarks]])
     rejected = [*draft.catalogue.rejected, *draft.survey.rejected]
     if rejected:
-        _say_table(f"{len(rejected)} would be set aside", [(r.case or r.file, r.message) for r in rejected[:10]])
+        rest = [("", f"and {len(rejected) - MOST_TOLD} more, all of which `megavox pack` writes to quarantine.csv")]
+        _say_table(f"{len(rejected)} would be set aside", [(r.case or r.file, r.message) for r in rejected[:MOST_TOLD]]
+                   + rest * (len(rejected) > MOST_TOLD))
     if output is None:
         print(draft.text, end="")
     else:
         write_text(output, draft.text)
-        _say(f"wrote {output}; next: megavox run {output}")
+        _say(f"wrote {output}" + (f"; next: megavox run {output}" if draft.has_targets else ""))
+    if not draft.has_targets:
+        _say("there is nothing to learn from: no masks and no table of classes were found. Add them, and name them in "
+             "cohort.masks, or in cohort.table and cohort.class_columns. As they are, these images can only be "
+             f"predicted, with a run of another study: megavox predict STUDY --input {folder}")
 
 
 @app.command()
@@ -276,12 +284,15 @@ def _say(text: str) -> None:
 
 def _say_table(title: str, rows: list[tuple[str, str]]) -> None:
     from rich.table import Table
+    from rich.text import Text
 
     from megavox.core.progress import console
 
     table = Table(title=title, title_justify="left", show_header=False, box=None, padding=(0, 2, 0, 0))
-    for name, value in rows:
-        table.add_row(name, value)
+    for _ in ("name", "value"):
+        table.add_column(overflow="fold")  # a long name goes on in the next line
+    for row in rows:
+        table.add_row(*map(Text, row))  # not as markup, which square brackets would be
     console().print(table)
 
 

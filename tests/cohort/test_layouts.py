@@ -193,6 +193,22 @@ def test_bids_sessions_channels_and_what_is_missing(tmp_path: Path) -> None:
     assert reasons(found) == {"sub-3_T2w": "missing target", "sub-5_T2w_seg-manual": "missing image"}
 
 
+def test_bids_files_that_differ_in_the_ending_alone_are_said(tmp_path: Path) -> None:
+    for name in ("sub-1_T1w", "sub-2_T1w", "sub-3_T1w"):
+        bids_image(tmp_path, name, ("seg-manual",))
+    image, mask = "sub-1/anat/sub-1_T1w", "derivatives/labels/sub-2/anat/sub-2_T1w_seg-manual"
+    volume(tmp_path / f"{image}.nii")
+    volume(tmp_path / f"{mask}.nii")
+    (tmp_path / "sub-3/anat/sub-3_T1w.bmp").write_bytes(b"BM")  # stands first by name
+    for ending in (".nii", ".nii.gz"):
+        volume(tmp_path / f"sub-1/anat/sub-1_scout{ending}")  # which the study does not use
+    _, found = catalogued(tmp_path, "bids")
+    assert [case.images[0][0].name for case in found.cases] == ["sub-1_T1w.nii", "sub-2_T1w.nii.gz", "sub-3_T1w.nii.gz"]
+    assert found.cases[1].masks[0].name == "sub-2_T1w_seg-manual.nii"
+    assert {Path(item.file).relative_to(tmp_path).as_posix(): item.reason for item in found.rejected} == {
+        f"{image}.nii.gz": "duplicate", f"{mask}.nii.gz": "duplicate", "sub-3/anat/sub-3_T1w.bmp": "duplicate"}
+
+
 def test_one_bids_mask_with_several_values_is_several_classes(tmp_path: Path) -> None:
     bids_image(tmp_path, "sub-1_T2w", ("label-discs",), values=(0, 3, 4))
     guess, found = catalogued(tmp_path, "bids")
@@ -260,6 +276,25 @@ def test_table_rows_that_cannot_be_used_are_set_aside_with_the_reason(tmp_path: 
     typo = next(item for item in found.rejected if item.reason == "label")
     assert "healthy" in typo.message
     assert any("2 images stand in no row" in remark for remark in found.remarks)
+
+
+@pytest.mark.parametrize(("ending", "rows"), [(".png", 9), ("", 9), (".png", 5000)])
+def test_a_table_of_far_more_images_than_are_there_is_recognised(ending: str, rows: int, tmp_path: Path) -> None:
+    lines = [f"x{number}{ending},{number % 90},{'ill' if number % 2 else 'healthy'}" for number in range(rows)]
+    guess, found = catalogued(table(tmp_path, "\n".join(["image,age,label", *lines])), "table")
+    assert guess.cohort["image_column"] == "image" and guess.cohort["images"] == "images"
+    assert [case.name for case in found.cases] == ["x0", "x1", "x2", "x3"]
+    assert guess.remarks == [f"{rows - 4} of {rows} rows of labels.csv name a file that is not there"]
+    assert [item.reason for item in found.rejected] == ["missing image"] * (rows - 4)
+
+
+def test_ages_are_not_taken_for_the_names_of_images(tmp_path: Path) -> None:
+    for number in range(20, 24):
+        picture(tmp_path / "images" / f"{number}.png")
+    rows = [f"{20 + number % 60},{'ill' if number % 2 else 'healthy'}" for number in range(200)]
+    (tmp_path / "labels.csv").write_text("\n".join(["age,label", *rows]))
+    with pytest.raises(CohortError, match="no known layout"):
+        recognise_folder(tmp_path)
 
 
 @pytest.mark.parametrize("name", ["../x0.png", "/etc/x0.png", "..\\x0.png", "a/../../x0.png", "C:\\x0.png"])

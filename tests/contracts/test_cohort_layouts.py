@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from layout_folders import MAKERS, as_study
 
+from megavox import cli
 from megavox.cohort.layouts import LAYOUTS, recognise_folder
 from megavox.core.errors import CohortError
 
@@ -64,6 +65,17 @@ def test_a_missing_folder_is_said_with_its_name_and_the_nearest(name: str, tmp_p
 
 
 @pytest.mark.parametrize("name", NAMES)
+def test_new_names_the_next_step_or_says_that_there_is_nothing_to_learn_from(
+        name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = MAKERS[name](tmp_path / "x")
+    assert cli.main(["new", str(folder), "--output", str(tmp_path / "study.yaml")]) == 0
+    told = " ".join(capsys.readouterr().err.split())
+    learns = name != "dicom"  # the series of which have neither masks nor a table
+    assert ("next: megavox run" in told) == learns
+    assert ("no masks and no table" in told and f"predict STUDY --input {folder}" in told) != learns
+
+
+@pytest.mark.parametrize("name", NAMES)
 def test_hidden_files_and_apple_doubles_are_no_images(name: str, tmp_path: Path) -> None:
     folder = MAKERS[name](tmp_path / "x")
     study = as_study(recognise_folder(folder)[1])
@@ -93,7 +105,7 @@ def test_a_folder_that_nothing_recognises_says_what_is_there(tmp_path: Path) -> 
     (tmp_path / "a.docx").write_bytes(b"x")
     with pytest.raises(CohortError) as caught:
         recognise_folder(tmp_path)
-    assert "1 .docx" in str(caught.value)
+    assert "1 .docx" in str(caught.value) and "megavox predict STUDY --input" in str(caught.value)
     assert all(f"{name}:" in str(caught.value) for name in NAMES)
 
 

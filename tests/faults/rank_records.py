@@ -2,7 +2,8 @@
 
     python rank_records.py STUDY WORKSPACE RUN FOLDER [SECONDS]
 
-With SECONDS, a rank that does not answer for so long is given up, and the first validates for longer than that.
+With SECONDS, a rank that does not answer for so long is given up, and the first validates, and saves before it
+goes on with a run, for longer than that.
 """
 
 from __future__ import annotations
@@ -26,8 +27,8 @@ from megavox.pipeline.project import Project
 from megavox.pipeline.workshop import Workshop
 from megavox.study import load_study
 from megavox.tasks.registry import Task
-from megavox.training import parallel
-from megavox.training.loop import train
+from megavox.training import loop, parallel
+from megavox.training.checkpoint import latest_checkpoint
 from megavox.training.parallel import ranks
 
 
@@ -62,11 +63,11 @@ class CrossEntropy:
         return nn.functional.cross_entropy(output, target.long())
 
 
-def slow(validate: Callable[[nn.Module], list[Any]], seconds: float) -> Callable[[nn.Module], list[Any]]:
-    """The same validation, later."""
-    def later(network: nn.Module) -> list[Any]:
+def slow(call: Callable[..., Any], seconds: float) -> Callable[..., Any]:
+    """The same call, later."""
+    def later(*args: Any) -> Any:
         time.sleep(seconds)
-        return validate(network)
+        return call(*args)
 
     return later
 
@@ -82,9 +83,11 @@ def record(project: Project, folder: Path, patience_s: float | None = None) -> N
         training = replace(training, task=CrossEntropy(workshop.task), samples=samples)
         if patience_s and here.first:
             training = replace(training, validate=slow(training.validate, patience_s + 3))
+            if latest_checkpoint(project.run):
+                loop.save_checkpoint = slow(loop.save_checkpoint, patience_s + 3)
         project.run.checkpoints.mkdir(parents=True, exist_ok=True)
         here.barrier()
-        progress = train(training, project.run, here, stop)
+        progress = loop.train(training, project.run, here, stop)
     (folder / f"{here.rank}.json").write_text(json.dumps({"samples": samples.notes, "scores": progress.scores}))
 
 

@@ -102,17 +102,18 @@ def test_two_ranks_see_the_samples_of_one_and_learn_the_same(base: Path) -> None
     assert max(abs(weights["alone"][name] - first[name].numpy()).max() for name in first) > 1e-3  # they did learn
 
 
-def test_a_rank_may_validate_longer_than_a_dead_one_is_waited_for(base: Path) -> None:
-    """The share of one rank may hold the one huge case."""
+def test_a_rank_may_validate_and_save_longer_than_a_dead_one_is_waited_for(base: Path) -> None:
+    """The share of one rank may hold the one huge case; a run that goes on begins with a save of the first rank."""
     data, folder = packed_organs(base)
     project = project_of(changed(data, training={"steps": 2, "validations": 1}), folder, "slow")
     output = folder / "records-slow"
     output.mkdir()
     script = Path(__file__).with_name("rank_records.py")
-    process = two_ranks(script, folder / "slow.yaml", project.workspace.root, "slow", output, "12")
-    told, _ = process.communicate(timeout=240)
-    assert process.returncode == 0, told
-    assert len(list(output.iterdir())) == 2
+    for _ in ("from the start", "from its last checkpoint"):
+        process = two_ranks(script, folder / "slow.yaml", project.workspace.root, "slow", output, "12")
+        told, _ = process.communicate(timeout=240)
+        assert process.returncode == 0, told
+        assert len(list(output.iterdir())) == 2
 
 
 def test_the_death_of_a_rank_ends_the_others_within_a_minute(base: Path) -> None:

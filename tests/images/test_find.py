@@ -59,6 +59,18 @@ def test_one_name_in_two_folders_stays(tmp_path: Path) -> None:
     assert [image.name for image in find_images(tmp_path).images] == ["x", "x"]
 
 
+def test_cases_to_predict_have_distinct_names_whatever_their_folders_are_called(tmp_path: Path) -> None:
+    from megavox.inference.cohort import cases_in
+
+    for name in ("a_b/x.png", "a/b/x.png", "a_b_x.png", "x.png", "C/y.png", "c/y.png", "a/z_0000.png", "a/z_0001.png"):
+        picture(tmp_path / name)
+    for channels in (1, 2):
+        cases, rejected = cases_in(tmp_path, channels)
+        names = {case.name.lower() for case in cases}
+        assert not rejected and len(names) == len(cases) == (8 if channels == 1 else 7)
+        assert {"a_b_x", "a_b_x-2", "a_b_x-3", "x", "c_y", "c_y-2"} < names
+
+
 def test_they_are_predicted_as_two_cases(tmp_path: Path) -> None:
     from megavox.inference.cohort import cases_in
 

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from megavox.core.errors import CohortError, MachineError, WorkspaceError
-from megavox.core.files import file_hash, read_csv
+from megavox.core.files import file_hash, read_csv, read_json, write_json
 from megavox.images.geometry import Geometry
 from megavox.images.nifti import write_nifti
 from megavox.phantoms import organ
@@ -204,6 +204,18 @@ def test_a_report_of_cases_that_went_is_refused(project: Project, tmp_path: Path
                 use(half)
     finally:
         table.write_text(before)
+
+
+def test_a_run_of_another_split_is_refused_by_all_that_read_the_split(project: Project) -> None:
+    other = replace(project, run_name="other-split")
+    shutil.copytree(project.run.root, other.run.root)
+    evaluate(other)
+    recipe = read_json(other.run.recipe)
+    recipe["provenance"]["split_hash"] = "0" * 16
+    write_json(other.run.recipe, recipe)
+    for use in (content_of, evaluate, train):
+        with pytest.raises(WorkspaceError, match="changed their part of the split"):
+            use(other)
 
 
 def test_a_training_that_has_not_ended_is_told(project: Project, capsys: pytest.CaptureFixture[str]) -> None:

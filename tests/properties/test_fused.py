@@ -5,18 +5,15 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from megavox.batches import apply
+from megavox.batches import apply, fused
+from megavox.batches import fused_kernel as kernel
 from megavox.batches.parameters import Augmentation, draw_augmentation, draw_centre
 from megavox.images.intensity import intensity_statistics, normaliser, outside_value
 from packed_arrays import WILD
-
-fused = pytest.importorskip("megavox.batches.fused", reason="numba is not here")
-kernel = pytest.importorskip("megavox.batches.fused_kernel", reason="numba is not here")
 
 
 @settings(deadline=None, max_examples=150)

@@ -20,7 +20,7 @@ from megavox.store.layout import IMAGE, write_arrays
 from megavox.store.shard import TYPES, DamagedShard, OpenShards, Shard, read_layout
 from packed_arrays import packed
 
-pytestmark = pytest.mark.skipif(not native.available(), reason="numba, blosc2 or google-crc32c is not here")
+pytestmark = pytest.mark.skipif(not native.available(), reason="not Linux, or blosc2 or google-crc32c is not here")
 
 
 def write(folder: Path, array: np.ndarray, chunk: tuple[int, ...]) -> tuple[Path, Path]:

@@ -141,7 +141,9 @@ def test_set_changes_values_and_makes_sections() -> None:
 @pytest.mark.parametrize(("change", "words"), [
     ("seed", "is not key.path=value"), ("=3", "is not key.path=value"), ("seed=[1", "not YAML"),
     ("sed=3", "Did you mean seed?"), ("batches.szie=3", "Did you mean size?"), ("seed=x", "found 'x'"),
-    ("name.first=x", "name"),
+    ("name.first=x", "name"), ("training.device=gpu", "Did you mean cuda?"),
+    ("training.device=GPU", "Did you mean cuda?"), ("training.device=cdua", "Did you mean cuda?"),
+    ("training.precision=fp16", "Did you mean bfloat16?"), ("cohort.layout=nnunet", "Did you mean decathlon?"),
     ("training=3", "training: found 3, expected a section. Allowed here (with defaults): steps (auto), budget (null)")])
 def test_a_bad_set_is_told_as_such(change: str, words: str) -> None:
     message = refusal(GOOD, change)

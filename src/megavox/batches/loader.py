@@ -19,6 +19,8 @@ from megavox.batches.samples import Samples
 from megavox.core.errors import MegavoxError, TrainingError
 from megavox.core.processes import begin_in_loader, worker_context
 
+ENDLESS = 10**6  # steps, for whoever measures the loader and never reaches the end
+
 
 @dataclass
 class Batch:

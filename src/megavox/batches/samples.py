@@ -4,12 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cache
-from importlib.util import find_spec
-from types import ModuleType
 
 import numpy as np
 
+from megavox.batches import fused
 from megavox.batches.apply import spatial_matrix
 from megavox.batches.parameters import Augmentation, draw_augmentation, draw_case, draw_centre
 from megavox.core.randomness import generator
@@ -77,29 +75,16 @@ class Samples:
         if augmentation.affine is not None:
             centre = centre + np.asarray(augmentation.shift) / record.spacing_mm
         centre = _on_voxels(matrix, centre, self.patch)
-        way = _way()
-        image = way.image_patch(lambda a, b: self._cache.box(reader, "image", a, b), matrix, centre, self.patch,
-                                record.shape[1:], numbers, outside_value(record.intensities, numbers))
-        image = way.change_intensities(image, augmentation)
+        image = fused.image_patch(lambda a, b: self._cache.box(reader, "image", a, b), matrix, centre, self.patch,
+                                  record.shape[1:], numbers, outside_value(record.intensities, numbers))
+        image = fused.change_intensities(image, augmentation)
         if self.classes:
             return image, class_target(record.classes or (), record.unknown, self.classes)
-        return image, way.mask_patch(lambda a, b: self._cache.box(reader, "mask", a, b), matrix, centre, self.patch,
-                                     record.shape[1:])
+        return image, fused.mask_patch(lambda a, b: self._cache.box(reader, "mask", a, b), matrix, centre, self.patch,
+                                       record.shape[1:])
 
     def _case(self, step: int, position: int) -> int:
         return draw_case(self.seed, step, position, self.batch, len(self.readers))
-
-
-@cache
-def _way() -> ModuleType:
-    """What carries draws out: compiled code, or NumPy and SciPy where it cannot be compiled."""
-    if find_spec("numba") is None:
-        from megavox.batches import apply
-
-        return apply
-    from megavox.batches import fused
-
-    return fused
 
 
 def class_target(classes: Sequence[int], unknown: Sequence[int], count: int) -> np.ndarray:

@@ -60,11 +60,17 @@ def cases_in(folder: Path, channels: int) -> tuple[list[Case], list[Rejected]]:
         groups.setdefault(key, []).append(image.paths)
         names[key] = (name if several else image.name, image.subject)
     counts = Counter(names[key][0] for key in groups)
-    cases = []
+    cases: list[Case] = []
+    taken: set[str] = set()
     for key, files in groups.items():
         name, subject = names[key]
         if counts[name] > 1:  # one name in several sub-folders: their names tell them apart
             name = "_".join([*Path(key).relative_to(folder).parts[:-1], name])
+        plain, times = name, 1
+        while name.lower() in taken:  # a_b/x beside a/b/x
+            times += 1
+            name = f"{plain}-{times}"
+        taken.add(name.lower())
         cases.append(Case(name, subject or name, "", tuple(files)))
     return cases, rejected
 

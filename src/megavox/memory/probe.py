@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 
 import torch
 
+from megavox.batches.loader import ENDLESS
 from megavox.training.loop import Stepper, Training
 from megavox.training.optimiser import MovingAverage, build_optimiser
 from megavox.training.parallel import Ranks
@@ -16,7 +17,6 @@ from megavox.training.parallel import Ranks
 WARM_UP = 3  # steps not counted: the first ones allocate, tune and wait for workers
 MOST_STEPS = 1000
 LEAST_STEPS = 10  # of a training with a budget
-LOADER_AHEAD = 10**6  # the probe never reaches the end of its steps
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ def probe(training: Training, ranks: Ranks, seconds: float) -> Probe:
     """Train a copy of the network for about `seconds` (at least three steps) and measure it."""
     trial = replace(training, network=copy.deepcopy(training.network))
     optimiser = build_optimiser(trial.network, trial.section.optimiser)
-    stepper = Stepper(trial, ranks, optimiser, MovingAverage(trial.network, trial.section.ema), 0, LOADER_AHEAD)
+    stepper = Stepper(trial, ranks, optimiser, MovingAverage(trial.network, trial.section.ema), 0, ENDLESS)
     if ranks.device.type == "cuda":
         torch.cuda.reset_peak_memory_stats()
     try:

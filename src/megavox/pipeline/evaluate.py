@@ -20,7 +20,6 @@ from megavox.inference.recipe import Recipe
 from megavox.pipeline.predict import predict
 from megavox.pipeline.project import Project
 from megavox.pipeline.setting import agreement_of
-from megavox.pipeline.train import refuse_other_split
 from megavox.store.pack import class_numbers, read_mask
 from megavox.tasks.registry import Task, build_task
 
@@ -55,7 +54,7 @@ def evaluate(project: Project) -> Evaluated:
         raise CohortError("no case stands in the test part", where=project.workspace.splits,
                           fix="Set split.test above 0 and pack again")
     recipe = Recipe.read(project.run.recipe)
-    refuse_other_split(project, recipe)
+    project.refuse_other_split(recipe)
     trained = project.run.done.exists()  # before the prediction: a training may be going on
     outcome = predict(project)
     study = project.study

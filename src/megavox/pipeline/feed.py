@@ -5,14 +5,12 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass
 
-from megavox.batches.loader import batches
+from megavox.batches.loader import ENDLESS, batches
 from megavox.core.progress import track
 from megavox.core.provenance import cores
 from megavox.pipeline.plan import derived_plan
 from megavox.pipeline.project import Project
 from megavox.pipeline.workshop import Workshop
-
-LOADER_AHEAD = 10**6  # steps: never reached
 
 
 @dataclass(frozen=True)
@@ -46,7 +44,7 @@ def feed(project: Project, seconds: float = 3.0) -> list[Feed]:
 def _rate(workshop: Workshop, workers: int, seconds: float) -> float:
     """Samples a second; counted from the second batch of each worker on, when all have started."""
     samples = workshop.samples()
-    made = batches(samples, first_step=0, steps=LOADER_AHEAD, workers=workers, prefetch=2)
+    made = batches(samples, first_step=0, steps=ENDLESS, workers=workers, prefetch=2)
     for _ in range(3 * workers + 1):  # what was prepared while they started
         next(made)
     begin, count = time.perf_counter(), 0

@@ -36,6 +36,11 @@ class Draft:
     survey: Survey
     catalogue: Catalogue
 
+    @property
+    def has_targets(self) -> bool:
+        """Whether there is something to learn from: masks, or classes."""
+        return any(case.masks or case.labels is not None for case in self.catalogue.cases)
+
 
 def new(folder: Path) -> Draft:
     """Draft a study for a folder of images.

@@ -12,6 +12,7 @@ from megavox.cohort.table import Entry, read_cohort
 from megavox.core.errors import WorkspaceError
 from megavox.core.files import plain, read_json, text_hash
 from megavox.core.workspace import RunFolder, Workspace
+from megavox.inference.recipe import Recipe
 from megavox.store.read import Store
 from megavox.study import Study
 from megavox.study.compare import differences
@@ -75,10 +76,21 @@ class Project:
                                  fix="Run `megavox pack` first")
         return path
 
-
     def split_hash(self) -> str:
         """Hash of which case of which subject stands in which part."""
         return split_hash(self.entries())
+
+    def refuse_other_split(self, recipe: Recipe) -> None:
+        """Refuse to go on with, or to evaluate, a run that learnt from other subjects than the split says now.
+
+        Raises:
+            WorkspaceError: cases came, went or changed their part since the run was begun.
+        """
+        if recipe.provenance["split_hash"] != self.split_hash():
+            raise WorkspaceError("cases came, went or changed their part of the split since this run was begun, so "
+                                 "its test cases may be among those it has learnt from", where=self.run.root,
+                                 fix="Train again under another --run-name, or bring cohort and split back and pack "
+                                 "again")
 
 
 def split_hash(entries: Sequence[Entry]) -> str:

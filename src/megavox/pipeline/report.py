@@ -23,7 +23,6 @@ from megavox.inference.agreement import Agreement
 from megavox.inference.recipe import Recipe
 from megavox.pipeline.predict import weights_hash
 from megavox.pipeline.project import Project
-from megavox.pipeline.train import refuse_other_split
 from megavox.report.content import (
     CaseView,
     Headline,
@@ -75,7 +74,7 @@ def content_of(project: Project) -> ReportContent:
     study, workspace = project.study, project.workspace
     evaluation = read_json(project.run.evaluation)
     recipe = Recipe.read(project.run.recipe)
-    refuse_other_split(project, recipe)
+    project.refuse_other_split(recipe)
     entries = project.entries()
     kind = study.task.kind
     if kind == "segment":

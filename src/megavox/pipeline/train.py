@@ -86,20 +86,8 @@ def _plan_of_run(project: Project) -> Plan:
     if changed:
         raise WorkspaceError(f"this run was begun with other settings: {changed}", where=project.run.root,
                              fix="Take another --run-name, or bring these settings back, or remove that folder")
-    refuse_other_split(project, recipe)
+    project.refuse_other_split(recipe)
     return Plan(recipe.study, [Derived(**one) for one in recipe.derived], None)
-
-
-def refuse_other_split(project: Project, recipe: Recipe) -> None:
-    """Refuse to go on with, or to evaluate, a run that learnt from other subjects than the split says now.
-
-    Raises:
-        WorkspaceError: cases came, went or changed their part since the run was begun.
-    """
-    if recipe.provenance["split_hash"] != project.split_hash():
-        raise WorkspaceError("cases came, went or changed their part of the split since this run was begun, so its "
-                             "test cases may be among those it has learnt from", where=project.run.root,
-                             fix="Train again under another --run-name, or bring cohort and split back and pack again")
 
 
 def _with_steps(workshop: Workshop, here: Ranks, begin: float) -> Study:
@@ -135,5 +123,3 @@ def _calibrate(workshop: Workshop, project: Project, here: Ranks) -> None:
     rows = workshop.validation(alone, mirror=True)(network)
     recipe = replace(workshop.recipe(), calibration=workshop.task.calibrate(rows))  # type: ignore[attr-defined]
     recipe.write(project.run.recipe)
-
-

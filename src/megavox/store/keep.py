@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import os
-import struct
 from math import prod
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,7 @@ import google_crc32c
 
 from megavox.core.files import plain, write_json
 from megavox.store.layout import IMAGE, MASK, POSITIONS, RECORD, Record, chunk_shape
+from megavox.store.shard import DamagedShard, read_index
 
 CHECKSUM = "crc32c"  # key in record.json, of all its other keys
 
@@ -64,17 +64,15 @@ def _files_sound(folder: Path, record: Record) -> bool:
 
 
 def _shard_ends_well(path: Path, size: int, shape: tuple[int, ...], dims: int) -> bool:
-    """Whether a shard has its size and the index at its end the checksum that follows it.
-
-    The index holds the place and the length of each chunk, 8 bytes each, and the CRC32C of that.
-    Source: https://zarr-specs.readthedocs.io/en/latest/v3/codecs/sharding-indexed/index.html
-    """
+    """Whether a shard has its size, and the index at its end its checksum."""
     chunks = prod(-(-n // c) for n, c in zip(shape, chunk_shape(shape, dims), strict=True))
     handle = os.open(path, os.O_RDONLY)
     try:
         if os.fstat(handle).st_size != size:
             return False
-        end = os.pread(handle, 16 * chunks + 4, size - 16 * chunks - 4)
+        read_index(handle, size, chunks)
+    except DamagedShard:
+        return False
     finally:
         os.close(handle)
-    return len(end) == 16 * chunks + 4 and google_crc32c.value(end[:-4]) == struct.unpack("<I", end[-4:])[0]
+    return True

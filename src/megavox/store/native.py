@@ -17,7 +17,7 @@ from pathlib import Path
 @cache
 def available() -> bool:
     """Load the libraries, once in a process; whether all that the compiled reader needs is there."""
-    if sys.platform != "linux" or find_spec("numba") is None:
+    if sys.platform != "linux":
         return False
     paths = [_library("blosc2", "lib/libblosc2.so"), _library("google_crc32c", "../google_crc32c.libs/libcrc32c*")]
     if any(path is None for path in paths):

@@ -72,6 +72,25 @@ def read_layout(metadata: Path) -> Layout | None:
     return Layout((*[1] * lead, *shape), (*[1] * lead, *chunk)[1:], np.dtype(told["data_type"]))
 
 
+def read_index(file: int, size: int, chunks: int) -> np.ndarray:
+    """The index at the end of a shard, `(chunks, 2)`: place and length of each chunk, followed by their CRC32C.
+
+    Args:
+        file: descriptor of the shard's file.
+        size: of the file, in bytes.
+        chunks: how many the shard holds.
+
+    Raises:
+        DamagedShard: the index does not have its checksum.
+
+    Source: https://zarr-specs.readthedocs.io/en/latest/v3/codecs/sharding-indexed/index.html
+    """
+    end = os.pread(file, 16 * chunks + 4, max(size - 16 * chunks - 4, 0))
+    if len(end) != 16 * chunks + 4 or google_crc32c.value(end[:-4]) != struct.unpack("<I", end[-4:])[0]:
+        raise DamagedShard("the index at the end of the shard is damaged")
+    return np.frombuffer(end[:-4], "<u8").reshape(-1, 2)
+
+
 class Shard:
     """One array's only shard, open.
 
@@ -90,17 +109,11 @@ class Shard:
         try:
             self.size = os.fstat(self.file).st_size
             os.posix_fadvise(self.file, 0, 0, os.POSIX_FADV_RANDOM)  # patches lie anywhere: read no more than asked
-            self.index = self._index(self.shape[0] * prod(self.grid))
+            self.index = read_index(self.file, self.size, self.shape[0] * prod(self.grid))
         except BaseException:
             self.close()
             raise
         self._most = int(self.index[:, 1][self.index[:, 1] < self.size].max(initial=4))
-
-    def _index(self, chunks: int) -> np.ndarray:
-        end = os.pread(self.file, 16 * chunks + 4, max(self.size - 16 * chunks - 4, 0))
-        if len(end) != 16 * chunks + 4 or google_crc32c.value(end[:-4]) != struct.unpack("<I", end[-4:])[0]:
-            raise DamagedShard("the index at the end of the shard is damaged")
-        return np.frombuffer(end[:-4], "<u8").reshape(-1, 2)
 
     def box(self, start: tuple[int, ...], stop: tuple[int, ...]) -> np.ndarray:
         """Voxels `[start, stop)`, `(C, Z, Y, X)`.

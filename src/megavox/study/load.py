@@ -22,6 +22,9 @@ from megavox.core.errors import StudyError
 from megavox.study.sections import Study
 
 Path_ = tuple[str | int, ...]
+CALLED_HERE = {  # words that people use, where spelling leads to another value or to none
+    "gpu": "cuda", "nvidia": "cuda", "fp32": "float32", "fp16": "bfloat16", "half": "bfloat16", "amp": "bfloat16",
+    "nnunet": "decathlon", "msd": "decathlon", "csv": "table"}
 
 
 def load_study(path: Path, changes: Iterable[str] = ()) -> Study:
@@ -162,9 +165,9 @@ def _explain(item: Any, data: dict[str, Any], lines: dict[Path_, str], where: Pa
         return f"{place}: {key} needs the key {name}. Allowed: {', '.join(allowed)}."
     if kind == "union_tag_invalid":
         found = item["ctx"]["tag"]
+        place = lines.get((*path, item["ctx"]["discriminator"].strip("'")), place)
         tags = item["ctx"]["expected_tags"].replace("'", "")
-        near = difflib.get_close_matches(str(found), tags.split(", "), 1)
-        hint = f" Did you mean {near[0]}?" if near else ""
+        hint = _meant(str(found), tags.split(", "))
         return f"{place}: {key}: no such {item['ctx']['discriminator']} {found!r}.{hint} Allowed: {tags}."
     message = item["msg"].removeprefix("Value error, ").rstrip(".")
     if kind == "value_error":
@@ -178,8 +181,7 @@ def _explain(item: Any, data: dict[str, Any], lines: dict[Path_, str], where: Pa
     hint = ""
     if kind == "literal_error" and isinstance(found, str):
         allowed = [word.strip("',") for word in item["ctx"]["expected"].split()]
-        near = difflib.get_close_matches(found, allowed, 1)
-        hint = f" Did you mean {near[0]}?" if near else ""
+        hint = _meant(found, allowed)
     return (f"{place}: {key}: found {found!r}. {message}.{hint} "
             f"{_describe(model, next((p for p in reversed(path) if isinstance(p, str)), ''))}").rstrip()
 
@@ -237,7 +239,13 @@ def _discriminators(model: type[BaseModel]) -> set[str]:
 
 
 def _nearest(key: str, model: type[BaseModel] | None) -> str:
-    near = difflib.get_close_matches(key, list(model.model_fields) if model else [], 1)
+    return _meant(key, list(model.model_fields) if model else [])
+
+
+def _meant(word: str, allowed: list[str]) -> str:
+    """A hint with what was meant: what the word is called here, else what is spelt nearest; or ""."""
+    called = CALLED_HERE.get(word.lower())
+    near = [called] if called in allowed else difflib.get_close_matches(word, allowed, 1)
     return f" Did you mean {near[0]}?" if near else ""
 
 

@@ -77,6 +77,7 @@ def train(training: Training, folder: RunFolder, ranks: Ranks, stop: Stop) -> Pr
     progress = load_checkpoint(latest, network, average, optimiser) if latest else Progress()
     if latest and ranks.first:  # a kill may have come between the checkpoint and the note that it is the best
         save_checkpoint(folder, network, average, optimiser, progress, section.keep)
+    ranks.barrier()  # reading and tidying up may take one rank longer than the others wait in a step
     log = TrainingLog(folder.metrics, first_step=progress.step, steps=steps, metric=training.task.headline,
                       speak=ranks.first)
     stepper = Stepper(training, ranks, optimiser, average, progress.step, steps)

@@ -43,7 +43,8 @@ def recognise_folder(folder: Path) -> tuple[str, Guess]:
     raise CohortError(f"no known layout ({_contents(folder)})", where=folder, expected=looked,
                       fix=f"The sub-folder {inner[0].name} is laid out as {inner[1]}: name it instead" if inner else
                           "Bring the images into one of these, name a folder further up or down, or write "
-                          "cohort.layout in the study file by hand")
+                          "cohort.layout in the study file by hand. Images without targets can only be predicted, "
+                          "with a run of another study: megavox predict STUDY --input FOLDER")
 
 
 def _inner(folder: Path) -> tuple[Path, str] | None:

@@ -21,7 +21,18 @@ from typing import TYPE_CHECKING, Any
 
 from megavox.cohort.case import Case, Catalogue, Rejected
 from megavox.cohort.layouts.guess import Guess, Layout
-from megavox.cohort.layouts.listing import did_you_mean, folders_in, images_in, need_folder, safe_name, some, stem
+from megavox.cohort.layouts.listing import (
+    TWICE,
+    VOLUMES,
+    did_you_mean,
+    folders_in,
+    images_in,
+    is_image,
+    need_folder,
+    safe_name,
+    some,
+    stem,
+)
 from megavox.cohort.layouts.samples import values_in
 from megavox.core.errors import CohortError
 
@@ -39,32 +50,42 @@ class _Listing:
         images: (folder below the top, entities such as sub-1_ses-2) -> suffix -> file.
         masks: (folder below derivatives/labels, image stem) -> mask suffix -> file.
         others: masks whose image is not there.
+        twice: images and masks that differ from one above in the ending alone, with their suffix.
     """
 
     images: dict[tuple[str, str], dict[str, Path]]
     masks: dict[tuple[str, str], dict[str, Path]]
     others: list[Path]
+    twice: list[tuple[str, Path]]
 
 
 def _list(folder: Path) -> _Listing:
     images: dict[tuple[str, str], dict[str, Path]] = {}
+    twice: list[tuple[str, Path]] = []
     for subject in _subjects(folder):
-        for path in images_in(subject, deep=True):
+        for path in _volumes_first(subject):
             entities, _, suffix = stem(path.name).rpartition("_")
             if entities:
                 place = path.parent.relative_to(folder).as_posix()
-                images.setdefault((place, entities), {})[suffix] = path
+                if images.setdefault((place, entities), {}).setdefault(suffix, path) is not path:
+                    twice.append((suffix, path))
     stems = {(place, f"{entities}_{suffix}") for (place, entities), files in images.items() for suffix in files}
     masks: dict[tuple[str, str], dict[str, Path]] = {}
     others: list[Path] = []
-    for path in images_in(folder / LABELS, deep=True) if (folder / LABELS).is_dir() else []:
+    for path in _volumes_first(folder / LABELS) if (folder / LABELS).is_dir() else []:
         place = path.parent.relative_to(folder / LABELS).as_posix()
         image, suffix = _longest_prefix(place, stem(path.name), stems)
         if image:
-            masks.setdefault((place, image), {})[suffix] = path
+            if masks.setdefault((place, image), {}).setdefault(suffix, path) is not path:
+                twice.append((suffix, path))
         else:
             others.append(path)
-    return _Listing(images, masks, others)
+    return _Listing(images, masks, others, twice)
+
+
+def _volumes_first(folder: Path) -> list[Path]:
+    """Images below a folder; a picture beside a volume of the same name is a preview of it."""
+    return sorted(images_in(folder, deep=True), key=lambda path: not is_image(path.name, VOLUMES))
 
 
 def _longest_prefix(place: str, name: str, stems: set[tuple[str, str]]) -> tuple[str, str]:
@@ -177,6 +198,10 @@ def catalogue(section: BidsCohort, task: SegmentTask) -> Catalogue:
         found.rejected.append(Rejected(safe_name(stem(path.name)), stem(path.name).split("_")[0], str(path),
                                        "missing image", "this mask has no image of its name. Add the image, "
                                        "or remove the mask."))
+    for suffix, path in listing.twice:
+        if suffix in (*section.image_suffixes, *section.masks):
+            found.rejected.append(Rejected(safe_name(stem(path.name)), stem(path.name).split("_")[0], str(path),
+                                           "duplicate", TWICE))
     return found
 
 

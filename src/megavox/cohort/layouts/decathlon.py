@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 from megavox.cohort.case import Case, Catalogue, Files, Rejected
 from megavox.cohort.layouts.guess import Guess, Layout
-from megavox.cohort.layouts.listing import files_in, images_in, is_image, need_folder, safe_name, some, stem
+from megavox.cohort.layouts.listing import TWICE, files_in, images_in, is_image, need_folder, safe_name, some, stem
 from megavox.cohort.layouts.samples import values_in
 from megavox.core.errors import CohortError
 
@@ -111,8 +111,7 @@ def _cases(folder: Path) -> tuple[dict[str, dict[str, Path]], dict[str, Path], l
 
 def _twice(path: Path) -> Rejected:
     name = stem(path.name)
-    return Rejected(safe_name(name), _subject(name)[0], str(path), "duplicate",
-                    "another file of the same name, but another ending, was taken. Remove one of them.")
+    return Rejected(safe_name(name), _subject(name)[0], str(path), "duplicate", TWICE)
 
 
 def _one_file_a_channel(folder: Path, files: list[Path], masks: set[str]) -> bool:

@@ -19,6 +19,7 @@ from megavox.core.errors import CohortError
 VOLUMES = (".nii.gz", ".nii")
 PICTURES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff")
 IMAGES = VOLUMES + PICTURES
+TWICE = "another file of the same name, but another ending, was taken. Remove one of them."
 
 
 def is_image(name: str, endings: tuple[str, ...] = IMAGES) -> bool:

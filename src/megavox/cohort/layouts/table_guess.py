@@ -10,13 +10,14 @@ from __future__ import annotations
 import math
 import re
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from megavox.cohort.layouts.guess import Guess
 from megavox.cohort.layouts.listing import PICTURES, folders_in, images_in, some
-from megavox.cohort.layouts.rows import BLANK, UNKNOWN, Row, Table, read_table, whole
+from megavox.cohort.layouts.rows import BLANK, UNKNOWN, Table, read_table, whole
 from megavox.cohort.layouts.samples import evenly, in_colour
 from megavox.core.errors import CohortError
 
@@ -30,7 +31,7 @@ NO_FINDING = re.compile(r"sex|gender|male|female|age|view|projection|followup|vi
 DEMOGRAPHIC = re.compile(r"sex|gender|age|race|ethnicity|fold|split|modality|site|scanner|source.*")
 NEGATIVE = ("normal", "healthy", "benign", "negative", "control", "no", "none", "absent", "0", "false")
 MOST_CLASSES = 50
-ROWS_TRIED = 500  # rows looked at to find the image column
+TRIED = 500  # rows, and files, looked at to find the image column
 
 
 @dataclass(frozen=True)
@@ -80,6 +81,8 @@ def recognise(folder: Path) -> Guess | None:
     cohort["class_columns"] = target.columns
     comments["cohort.class_columns"] = target.why
     guess = Guess(cohort, target.task, {}, comments)
+    if missing * 2 > len(table.rows):
+        guess.remarks.append(f"{missing} of {len(table.rows)} rows of {path.name} name a file that is not there")
     if in_colour([file for file in files if file.name.lower().endswith(PICTURES)]):
         guess.images["grey"] = False
         comments["images.grey"] = "the pictures are coloured"
@@ -92,28 +95,65 @@ def _the_table(folder: Path) -> Path | None:
     return named[-1] if named else tables[0] if len(tables) == 1 else None
 
 
+class _Fit(NamedTuple):
+    """How well a column, with a suffix, names the images below a sub-folder.
+
+    Attributes:
+        rows: rows tried that name an image which is there; 0 where they are fewer than half.
+        files: images tried that stand in a row; 0 where they are fewer than half.
+        images: the sub-folder, or ".".
+        column, suffix: what names them.
+        paths: the images.
+        names: the same, as the rows would name them.
+    """
+
+    rows: int
+    files: int
+    images: str
+    column: str
+    suffix: str
+    paths: list[Path]
+    names: set[str]
+
+
 def _image_column(folder: Path, table: Table) -> tuple[str, str, str, list[Path], int] | None:
-    """Sub-folder, column, suffix, image files and missing rows of the best match of values and files."""
-    tried = evenly(table.rows, ROWS_TRIED)
-    best: tuple[int, str, str, str, list[Path], set[str]] | None = None
+    """Sub-folder, column, suffix, image files and missing rows of the best match of values and files.
+
+    Of a table of a large collection only a part may have been fetched: then most rows name nothing that is there,
+    but most files stand in a row.
+    """
+    fits = list(_fits(folder, table))
+    best = max(fits, key=lambda fit: fit.rows, default=None)
+    if best is None or not best.rows:
+        best = max(fits, key=lambda fit: fit.files, default=None)
+    if best is None or not (best.rows or best.files):
+        return None
+    missing = sum(_path(row[best.column]) + best.suffix not in best.names for row in table.rows)
+    return best.images, best.column, best.suffix, best.paths, missing
+
+
+def _fits(folder: Path, table: Table) -> Iterator[_Fit]:
+    rows = evenly(table.rows, TRIED)
+    cells = {column: [_path(row[column]) for row in rows] for column in table.columns}
+    named = {column: {_path(row[column]) for row in table.rows} for column in table.columns}
+    # A column of few values, such as an age, may name files like 57.png by chance.
+    named = {column: values if len(values) * 2 > len(table.rows) else set() for column, values in named.items()}
     places = sorted(folders_in(folder), key=lambda path: path.name != "images")[:20]
     for place in [*places, folder]:
-        files = images_in(place, deep=True)
-        names = {path.relative_to(place).as_posix() for path in files}
-        suffixes = ["", *sorted({path.name[path.name.find("."):] for path in files})[:10]]
-        for column in table.columns if files else []:
+        paths = images_in(place, deep=True)
+        names = {path.relative_to(place).as_posix() for path in paths}
+        files = evenly(sorted(names), TRIED)
+        suffixes = ["", *sorted({path.name[path.name.find("."):] for path in paths})[:10]]
+        for column in table.columns if paths else []:
             for suffix in suffixes:
-                hits = _hits(tried, column, suffix, names)
-                if hits and (best is None or hits > best[0]):
-                    best = (hits, place.name if place != folder else ".", column, suffix, files, names)
-    if best is None or best[0] * 2 < len(tried):
-        return None
-    _, images, column, suffix, files, names = best
-    return images, column, suffix, files, len(table.rows) - _hits(table.rows, column, suffix, names)
+                hits = sum(cell + suffix in names for cell in cells[column])
+                stand = sum(name.endswith(suffix) and name.removesuffix(suffix) in named[column] for name in files)
+                yield _Fit(hits if hits * 2 >= len(rows) else 0, stand if stand * 2 >= len(files) else 0,
+                           place.name if place != folder else ".", column, suffix, paths, names)
 
 
-def _hits(rows: list[Row], column: str, suffix: str, names: set[str]) -> int:
-    return sum(row[column].replace("\\", "/").removeprefix("./") + suffix in names for row in rows)
+def _path(cell: str) -> str:
+    return cell.replace("\\", "/").removeprefix("./")
 
 
 def _plain(column: str) -> str:
