@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 import torch
 
-from megavox.batches.loader import Batch, batches
+from megavox.batches.batch import Batch, RawBatch
+from megavox.batches.loader import batches
 from megavox.batches.samples import Samples
 from megavox.core.errors import TrainingError
 from packed_arrays import WILD, packed, samples_of, three_cases
@@ -43,6 +44,20 @@ def test_a_batch_holds_the_samples_of_its_step(samples):
 def test_workers_make_what_one_process_makes(samples, workers):
     alone = list(batches(samples, first_step=1, steps=6))
     assert same(alone, list(batches(samples, first_step=1, steps=6, workers=workers, prefetch=2)))
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_raw_batches_are_those_batches_when_they_are_finished(tmp_path, workers):
+    samples = samples_of(three_cases(tmp_path), PATCH, batch=4, augment=WILD, seed=5)
+    wanted = list(batches(samples, first_step=1, steps=3, accumulate=2))
+    samples.section = samples.section.model_copy(update={"augment_on": "device"})
+    made = list(batches(samples, first_step=1, steps=3, accumulate=2, workers=workers))
+    for raw, batch in zip(made, wanted, strict=True):
+        assert isinstance(raw, RawBatch) and raw.shape == batch.shape == (2, 1, *PATCH)
+        finished = raw.on(torch.device("cpu"))
+        assert (finished.step, finished.cases) == (batch.step, batch.cases)
+        torch.testing.assert_close(finished.image, batch.image, rtol=0, atol=1e-4 * float(batch.image.max()))
+        assert torch.equal(finished.target, batch.target)
 
 
 @pytest.mark.parametrize(("ranks", "accumulate"), [(1, 1), (1, 2), (1, 4), (2, 1), (2, 2), (4, 1)])

@@ -8,39 +8,17 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset
 
+from megavox.batches.batch import Batch, RawBatch
 from megavox.batches.samples import Samples
 from megavox.core.errors import MegavoxError, TrainingError
 from megavox.core.processes import begin_in_loader, worker_context
 
 ENDLESS = 10**6  # steps, for whoever measures the loader and never reaches the end
-
-
-@dataclass
-class Batch:
-    """A micro-batch of one rank.
-
-    Attributes:
-        image: `(B, C, *patch)` float32.
-        target: `(B, *patch)` uint8, or `(B, K)` float32.
-        cases: index of each sample's case.
-        step: the step that it belongs to.
-    """
-
-    image: torch.Tensor
-    target: torch.Tensor
-    cases: list[int]
-    step: int
-
-    def pin_memory(self) -> Batch:
-        """Page-locked copy, which a GPU reads faster."""
-        return Batch(self.image.pin_memory(), self.target.pin_memory(), self.cases, self.step)
 
 
 class _MicroBatches(Dataset):
@@ -56,24 +34,24 @@ class _MicroBatches(Dataset):
         first = (part * self.ranks + self.rank) * self.size
         return step, range(first, first + self.size)
 
-    def __getitem__(self, index: int) -> Batch | MegavoxError:
+    def __getitem__(self, index: int) -> Batch | RawBatch | MegavoxError:
         worker = torch.utils.data.get_worker_info()
         self.busy[worker.id if worker else 0] = index
         step, positions = self.positions(index)
         try:
-            made = [self.samples.sample(step, position) for position in positions]
+            if self.samples.section.augment_on == "device":
+                return RawBatch.of([self.samples.raw(step, position) for position in positions], step)
+            return Batch.of([self.samples.sample(step, position) for position in positions], step)
         except MegavoxError as error:  # returned, not raised: the loader would wrap it in its own words
             return error
-        return Batch(torch.from_numpy(np.stack([one.image for one in made])),
-                     torch.from_numpy(np.stack([one.target for one in made])), [one.case for one in made], step)
 
 
 def batches(samples: Samples, *, first_step: int, steps: int, rank: int = 0, ranks: int = 1, accumulate: int = 1,
-            workers: int = 0, prefetch: int = 4, pin: bool = False) -> Iterator[Batch]:
+            workers: int = 0, prefetch: int = 4, pin: bool = False) -> Iterator[Batch | RawBatch]:
     """Micro-batches of one rank for steps `first_step` to `steps - 1`, in order.
 
     Args:
-        samples: makes samples.
+        samples: makes samples; raw ones where its section asks for augmentation on the device.
         rank, ranks: this rank and their number; the global batch is dealt to them.
         accumulate: micro-batches a step.
         workers: loader processes; 0 makes batches in this process.

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from megavox.batches import fused
-from megavox.batches.apply import spatial_matrix
+from megavox.batches.apply import source_box, spatial_matrix
 from megavox.batches.parameters import Augmentation, draw_augmentation, draw_case, draw_centre
 from megavox.core.randomness import generator
 from megavox.images.intensity import outside_value
@@ -29,6 +29,44 @@ class Sample:
 
     image: np.ndarray
     target: np.ndarray
+    case: int
+
+
+@dataclass(frozen=True)
+class Draw:
+    """What to make of a box that was read.
+
+    Attributes:
+        matrix: `(d, d)`, from `apply.spatial_matrix`.
+        first: `(d,)`: patch voxel p looks at box position `first + matrix @ p`.
+        patch: size in voxels.
+        numbers: `(C, 4)` of the normalisation.
+        outside: `(C,)`, normalised value outside the image.
+        augmentation: of which the intensities are to be changed.
+    """
+
+    matrix: np.ndarray
+    first: np.ndarray
+    patch: tuple[int, ...]
+    numbers: np.ndarray
+    outside: np.ndarray
+    augmentation: Augmentation
+
+
+@dataclass(frozen=True)
+class RawSample:
+    """A sample that was drawn and read, but not carried out.
+
+    Attributes:
+        image: `(C, *box)` in its stored type.
+        target: of the same box, uint8 class numbers to segment; `(K,)` as of `Sample` to classify.
+        draw: what to make of them.
+        case: index of the case among the training cases.
+    """
+
+    image: np.ndarray
+    target: np.ndarray
+    draw: Draw
     case: int
 
 
@@ -57,24 +95,29 @@ class Samples:
 
     def sample(self, step: int, position: int) -> Sample:
         """Make the sample at `position` of the global batch of `step`."""
-        case = self._case(step, position)
-        reader = self.readers[case]
-        spacing = reader.record.spacing_mm
-        rng = generator(self.seed, "sample", step, position)
-        positions = None if self.classes else self._cache.positions(reader)
-        centre = draw_centre(rng, reader.record.shape[1:], self.patch, positions, self.section.foreground)
-        augmentation = draw_augmentation(rng, self.section.augment, spacing, self.patch)
+        case, centre, augmentation = self._draw(step, position)
         image, target = self.apply(case, centre, augmentation)
         return Sample(image, target, case)
+
+    def raw(self, step: int, position: int) -> RawSample:
+        """The same sample, to be carried out elsewhere."""
+        case, centre, augmentation = self._draw(step, position)
+        reader, numbers = self.readers[case], self.numbers[case]
+        record = reader.record
+        matrix, centre = self._place(case, centre, augmentation)
+        start, stop = source_box(matrix, centre, self.patch, record.shape[1:])
+        first = centre - matrix @ ((np.asarray(self.patch) - 1) / 2) - start
+        draw = Draw(matrix, first, self.patch, numbers, outside_value(record.intensities, numbers), augmentation)
+        box = start.tolist(), stop.tolist()
+        target = (class_target(record.classes or (), record.unknown, self.classes) if self.classes
+                  else self._cache.box(reader, "mask", *box))
+        return RawSample(self._cache.box(reader, "image", *box), target, draw, case)
 
     def apply(self, case: int, centre: np.ndarray, augmentation: Augmentation) -> tuple[np.ndarray, np.ndarray]:
         """Carry out a draw: image `(C, *patch)` and target."""
         reader, numbers = self.readers[case], self.numbers[case]
         record = reader.record
-        matrix = spatial_matrix(augmentation, record.spacing_mm)
-        if augmentation.affine is not None:
-            centre = centre + np.asarray(augmentation.shift) / record.spacing_mm
-        centre = _on_voxels(matrix, centre, self.patch)
+        matrix, centre = self._place(case, centre, augmentation)
         image = fused.image_patch(lambda a, b: self._cache.box(reader, "image", a, b), matrix, centre, self.patch,
                                   record.shape[1:], numbers, outside_value(record.intensities, numbers))
         image = fused.change_intensities(image, augmentation)
@@ -82,6 +125,23 @@ class Samples:
             return image, class_target(record.classes or (), record.unknown, self.classes)
         return image, fused.mask_patch(lambda a, b: self._cache.box(reader, "mask", a, b), matrix, centre, self.patch,
                                        record.shape[1:])
+
+    def _draw(self, step: int, position: int) -> tuple[int, np.ndarray, Augmentation]:
+        """Case, centre and augmentation of a sample."""
+        case = self._case(step, position)
+        reader = self.readers[case]
+        rng = generator(self.seed, "sample", step, position)
+        positions = None if self.classes else self._cache.positions(reader)
+        centre = draw_centre(rng, reader.record.shape[1:], self.patch, positions, self.section.foreground)
+        return case, centre, draw_augmentation(rng, self.section.augment, reader.record.spacing_mm, self.patch)
+
+    def _place(self, case: int, centre: np.ndarray, augmentation: Augmentation) -> tuple[np.ndarray, np.ndarray]:
+        """Matrix and centre of a draw, as of `apply.sample_patch`."""
+        spacing = self.readers[case].record.spacing_mm
+        matrix = spatial_matrix(augmentation, spacing)
+        if augmentation.affine is not None:
+            centre = centre + np.asarray(augmentation.shift) / spacing
+        return matrix, _on_voxels(matrix, centre, self.patch)
 
     def _case(self, step: int, position: int) -> int:
         return draw_case(self.seed, step, position, self.batch, len(self.readers))

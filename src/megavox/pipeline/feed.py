@@ -5,12 +5,15 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass
 
+import torch
+
 from megavox.batches.loader import ENDLESS, batches
 from megavox.core.progress import track
 from megavox.core.provenance import cores
 from megavox.pipeline.plan import derived_plan
 from megavox.pipeline.project import Project
 from megavox.pipeline.workshop import Workshop
+from megavox.training.parallel import choose_device
 
 
 @dataclass(frozen=True)
@@ -43,11 +46,14 @@ def feed(project: Project, seconds: float = 3.0) -> list[Feed]:
 
 def _rate(workshop: Workshop, workers: int, seconds: float) -> float:
     """Samples a second; counted from the second batch of each worker on, when all have started."""
-    samples = workshop.samples()
+    samples, wish = workshop.samples(), str(workshop.study.training.device)
+    device = choose_device(wish if samples.section.augment_on == "device" else "cpu")
     made = batches(samples, first_step=0, steps=ENDLESS, workers=workers, prefetch=2)
     for _ in range(3 * workers + 1):  # what was prepared while they started
-        next(made)
+        next(made).on(device)
     begin, count = time.perf_counter(), 0
     while time.perf_counter() - begin < seconds:
-        count += len(next(made).cases)
+        count += len(next(made).on(device).cases)
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
     return count / (time.perf_counter() - begin)

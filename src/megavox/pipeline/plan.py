@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 
 from megavox.cohort.survey import Fingerprint
 from megavox.core.files import write_json
@@ -11,6 +11,7 @@ from megavox.core.provenance import provenance
 from megavox.memory.machine import this_machine
 from megavox.memory.probe import Probe, probe
 from megavox.memory.rules import Derived, apply, derive
+from megavox.pipeline.augment_on import place_augmentation
 from megavox.pipeline.project import Project, study_hash
 from megavox.pipeline.workshop import Workshop
 from megavox.study import Study
@@ -33,11 +34,16 @@ class Plan:
     derived: list[Derived]
     probe: Probe | None
 
+    def with_more(self, derived: list[Derived]) -> Plan:
+        """The plan with further values derived."""
+        return replace(self, study=apply(self.study, derived), derived=[*self.derived, *derived])
+
 
 def plan(project: Project) -> Plan:
     """Derive every value, measure a probe step, and write plan.json."""
     found = derived_plan(project)
     with ranks(str(found.study.training.device)) as here:
+        found = found.with_more(place_augmentation(project, found.study, here))
         workshop = Workshop(project, found.study)
         with busy("measuring a training step"):
             measured = probe(workshop.training(here), here, PROBE_S)

@@ -12,6 +12,7 @@ from megavox.core.signals import Stop
 from megavox.inference.recipe import Recipe
 from megavox.memory.probe import probe, steps_in
 from megavox.memory.rules import Derived
+from megavox.pipeline.augment_on import place_augmentation
 from megavox.pipeline.plan import Plan, derived_plan
 from megavox.pipeline.project import Project, training_settings
 from megavox.pipeline.workshop import Workshop
@@ -52,8 +53,9 @@ def train(project: Project) -> Trained:
     begin = time.perf_counter()
     folder = project.run
     found = _plan_of_run(project)
-    study = found.study
-    with Stop(STOPPING) as stop, ranks(str(study.training.device)) as here:
+    with Stop(STOPPING) as stop, ranks(str(found.study.training.device)) as here:
+        found = found.with_more(place_augmentation(project, found.study, here))
+        study = found.study
         workshop = Workshop(project, study, found.derived)
         if study.training.steps == AUTO:
             study = here.from_first(_with_steps(workshop, here, begin))

@@ -6,16 +6,16 @@
     store/<key>/positions.npy          (N, 1 + dims): class, then voxel indices, where it has masks
     store/<key>/record.json            everything else and its CRC32C, written last
 
-Chunks are LZ4HC, with byte shuffle where a voxel has several bytes, each followed by its CRC32C; the shard's index has one too. Empty
-chunks are written out, so that a chunk that is not there is always damage. Keys are not derived from
-names of patients: nothing in the store tells who somebody is.
+Chunks are LZ4HC, with byte shuffle where a voxel has several bytes, each followed by its CRC32C; the
+shard's index has one too. Empty chunks are written out, so that a chunk that is not there is always damage.
+Keys are not derived from names of patients: nothing in the store tells who somebody is.
 """
 
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import zarr
@@ -130,7 +130,8 @@ def _write_array(path: Path, array: np.ndarray) -> None:
     dims = array.ndim if masked else array.ndim - 1
     chunks = chunk_shape(array.shape, dims)
     shards = tuple(-(-n // c) * c for n, c in zip(array.shape, chunks, strict=True))
-    shuffle = "noshuffle" if array.dtype.itemsize == 1 else "shuffle"  # undoing it on bytes moves nothing, slowly
+    shuffle: Literal["noshuffle", "shuffle"]  # undoing it on bytes moves nothing, slowly
+    shuffle = "noshuffle" if array.dtype.itemsize == 1 else "shuffle"
     target = zarr.create_array(
         str(path), shape=array.shape, chunks=chunks, shards=shards, dtype=array.dtype, fill_value=0,
         compressors=[BloscCodec(cname="lz4hc", clevel=5, shuffle=shuffle), Crc32cCodec()],

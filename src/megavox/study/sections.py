@@ -246,6 +246,9 @@ class BatchesSection(Section):
         0.5, description="share of patches centred on a voxel of a class, classes equally often")
     workers: Annotated[int, Field(ge=0)] | Auto = Field(AUTO, description="loader processes a rank; 0: none")
     prefetch: Positive = Field(4, description="batches a worker prepares ahead")
+    augment_on: Literal["cpu", "device"] | Auto = Field(
+        AUTO, description="where augmentations are carried out: by the loader's workers, or on the device that "
+        "trains; auto: on a CUDA device what makes a step faster, measured when a run is begun; else cpu")
     augment: AugmentSection = AugmentSection()
 
 

@@ -16,7 +16,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from megavox.batches.loader import Batch, batches
+from megavox.batches.batch import Batch, RawBatch
+from megavox.batches.loader import batches
 from megavox.batches.samples import Samples
 from megavox.core.errors import TrainingError
 from megavox.core.exhausted import enough_memory
@@ -133,7 +134,7 @@ class Stepper:
         self.steps, self.network = steps, ranks.wrap(training.network)
         self.seconds = self.waiting = self.samples_per_s = self.rate = 0.0
         cuda = ranks.device.type == "cuda"
-        self._batches: Iterator[Batch] = batches(
+        self._batches: Iterator[Batch | RawBatch] = batches(
             training.samples, first_step=first_step, steps=steps, rank=ranks.rank, ranks=ranks.count,
             accumulate=training.section.accumulate, workers=training.workers, prefetch=training.prefetch, pin=cuda)
 
@@ -154,7 +155,7 @@ class Stepper:
             torch.manual_seed(int(generator(self.training.seed, *address).integers(2**62)))
             last = part == section.accumulate - 1
             wait = nullcontext() if last or self.ranks.count == 1 else self.network.no_sync()  # type: ignore[operator]
-            patches = " x ".join(map(str, batch.image.shape))
+            patches = " x ".join(map(str, batch.shape))
             with wait, enough_memory(f"a training step on a batch of {patches}", SMALLER_STEP):
                 total += self._backward(batch, section.accumulate)
         if section.optimiser.clip:
@@ -166,13 +167,12 @@ class Stepper:
         self.samples_per_s = self.training.samples.batch / self.seconds
         return self.ranks.mean(total / section.accumulate)
 
-    def _backward(self, batch: Batch, accumulate: int) -> float:
+    def _backward(self, made: Batch | RawBatch, accumulate: int) -> float:
         device = self.ranks.device
-        image = batch.image.to(device, non_blocking=True)
-        target = batch.target.to(device, non_blocking=True)
+        batch = made.on(device)
         with torch.autocast(device.type, torch.bfloat16, enabled=self.training.precision == "bfloat16"):
-            output = self.network(image)
-        loss = self.training.task.loss(output, target)
+            output = self.network(batch.image)
+        loss = self.training.task.loss(output, batch.target)
         value = float(loss.detach())
         if not math.isfinite(value):
             names = [self.training.samples.readers[case].name for case in batch.cases]
