@@ -68,6 +68,32 @@ def volume(tmp_path: Path) -> tuple[Path, Path, np.ndarray]:
     return *write(tmp_path / "a", array, (1, 8, 16, 16)), array
 
 
+@settings(deadline=None, max_examples=80)
+@given(seed=st.integers(0, 10**6), thickness=st.floats(0.5, 30))
+def test_what_lies_between_the_slabs_is_read_and_what_lies_far_out_is_not(tmp_path_factory: Any, seed: int,
+                                                                          thickness: float) -> None:
+    rng = np.random.default_rng(seed)
+    array = rng.integers(1, 900, (1, 40, 37, 50)).astype(np.int16)
+    metadata, path = write(tmp_path_factory.mktemp("slabs") / "a", array, (1, 8, 8, 8))
+    layout = read_layout(metadata)
+    assert layout is not None
+    rows = rng.normal(size=(3, 3))
+    rows /= np.linalg.norm(rows, axis=1)[:, None] * thickness
+    wanted = np.column_stack([rows, -rows @ rng.uniform(0, 40, 3)])
+    shard = Shard(str(path), layout)
+    chunks = np.stack(np.meshgrid(*map(np.arange, (40, 37, 50)), indexing="ij"), axis=-1)
+    needed = (np.abs(chunks @ wanted[:, :3].T + wanted[:, 3]) <= 1).all(axis=-1)
+    shard.index = shard.index.copy()
+    for number, place in enumerate(np.ndindex(*layout.grid)):
+        box = tuple(slice(8 * k, 8 * k + 8) for k in place)
+        if not needed[box].any() and rng.random() < 0.5:  # far out: a chunk that is read is found missing
+            centre = np.array([8 * k + 3.5 for k in place])
+            if (np.abs(wanted[:, :3] @ centre + wanted[:, 3]) - 3.5 * np.abs(wanted[:, :3]).sum(axis=1) > 1).any():
+                shard.index[number] = 2**64 - 1
+    found = shard.box((0, 0, 0, 0), array.shape, wanted)
+    np.testing.assert_array_equal(found[0][needed], array[0][needed])
+
+
 @settings(deadline=None, max_examples=60)
 @given(place=st.floats(0, 1, exclude_max=True), bit=st.integers(0, 7))
 def test_a_flipped_bit_is_found_and_its_chunk_named(tmp_path_factory: Any, place: float, bit: int) -> None:

@@ -69,7 +69,8 @@ def test_one_shard_a_volume_with_checked_lz4hc_chunks(packed):
         (sharding,) = metadata["codecs"]
         inner = {codec["name"]: codec.get("configuration", {}) for codec in sharding["configuration"]["codecs"]}
         assert list(inner) == ["bytes", "blosc", "crc32c"]
-        assert (inner["blosc"]["cname"], inner["blosc"]["shuffle"]) == ("lz4hc", "noshuffle" if name.endswith("mask/0") else "shuffle")
+        shuffle = "noshuffle" if name.endswith("mask/0") else "shuffle"
+        assert (inner["blosc"]["cname"], inner["blosc"]["shuffle"]) == ("lz4hc", shuffle)
         assert inner["blosc"]["typesize"] == array.dtype.itemsize
         assert sharding["configuration"]["index_codecs"][-1]["name"] == "crc32c"
         assert metadata["dimension_names"] == ["c", "z", "y", "x"][-len(array.shape):]

@@ -12,13 +12,14 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 from scipy import ndimage
-from scipy.special import ndtri
 from skimage.transform import resize_local_mean
 
 from megavox.batches.parameters import Augmentation
 from megavox.images.intensity import normalise
 
-Read = Callable[[Sequence[int], Sequence[int]], np.ndarray]
+Read = Callable[..., np.ndarray]
+"""Gives the voxels of a box from its start and stop; a third argument, slabs, may say which of them are needed
+(`store.read.CaseReader.image`)."""
 
 
 def spatial_matrix(augmentation: Augmentation, spacing_mm: Sequence[float]) -> np.ndarray:
@@ -159,11 +160,16 @@ def change_intensities(patch: np.ndarray, augmentation: Augmentation) -> np.ndar
 def noise_field(seed: int, shape: Sequence[int]) -> np.ndarray:
     """Standard Gaussian noise, float32: each value a function of the seed and its own number.
 
-    The 24 uniform bits of a hash, through the normal quantile function. Values reach 5.4 deviations.
+    Pairs by the transform of Box and Muller (1958), from 23 bits of a hash for the radius and 24 for the angle;
+    the second of each pair stands half the field further on. Values reach 5.8 deviations.
     """
-    numbers = np.arange(np.prod(shape), dtype=np.uint32)
+    size = int(np.prod(shape))
+    numbers = np.arange(size + size % 2, dtype=np.uint32)
     bits = _mixed(_mixed(numbers + np.uint32(seed & 0xFFFFFFFF)) ^ np.uint32(seed >> 32 & 0xFFFFFFFF)) >> np.uint32(8)
-    return ndtri((bits + 0.5) / 2**24).astype(np.float32).reshape(shape)
+    radius = np.sqrt(-2 * np.log((bits[::2] // 2 + 0.5) / 2**23))
+    angle = 2 * np.pi * (bits[1::2] + 0.5) / 2**24
+    pairs = np.concatenate([radius * np.cos(angle), radius * np.sin(angle)])
+    return pairs[:size].astype(np.float32).reshape(shape)
 
 
 def _mixed(x: np.ndarray) -> np.ndarray:

@@ -136,9 +136,13 @@ def change_intensities(patch: torch.Tensor, augmentation: Augmentation) -> torch
 
 def noise_field(seed: int, shape: Sequence[int], device: torch.device) -> torch.Tensor:
     """See `apply.noise_field`; its 32-bit hash in int64, since PyTorch computes little in uint32."""
-    numbers = torch.arange(math.prod(shape), device=_exact(device)) + (seed & LOW_32) & LOW_32
+    size = math.prod(shape)
+    numbers = torch.arange(size + size % 2, device=_exact(device)) + (seed & LOW_32) & LOW_32
     bits = _mixed(_mixed(numbers) ^ (seed >> 32 & LOW_32)) >> 8
-    return torch.special.ndtri((bits.double() + 0.5) / 2**24).float().reshape(tuple(shape)).to(device)
+    radius = (-2 * (((bits[::2] >> 1).double() + 0.5) / 2**23).log()).sqrt()
+    angle = 2 * math.pi * (bits[1::2].double() + 0.5) / 2**24
+    pairs = torch.cat([radius * angle.cos(), radius * angle.sin()])
+    return pairs[:size].float().reshape(tuple(shape)).to(device)
 
 
 def _mixed(x: torch.Tensor) -> torch.Tensor:

@@ -7,6 +7,7 @@ number of ranks and loader workers.
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -71,9 +72,11 @@ def draw_centre(rng: np.random.Generator, shape: Sequence[int], patch: Sequence[
     """
     size, box = np.asarray(shape), np.asarray(patch)
     if positions is not None and len(positions) and rng.random() < foreground:
-        ends = [*np.flatnonzero(np.diff(positions[:, 0])) + 1, len(positions)]  # of the classes, which lie in order
-        chosen = int(rng.integers(len(ends)))
-        row = rng.integers(ends[chosen - 1] if chosen else 0, ends[chosen])
+        classes, ends = positions[:, 0], [0]  # of the classes, which lie in order
+        while ends[-1] < len(positions):
+            ends.append(bisect_right(classes, classes[ends[-1]]))
+        chosen = int(rng.integers(len(ends) - 1))
+        row = rng.integers(ends[chosen], ends[chosen + 1])
         start = positions[row, 1:].astype(int) - box // 2
     else:
         start = rng.integers(0, np.maximum(size - box, 0) + 1)

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from megavox.batches import fused
 from megavox.batches.apply import source_box, spatial_matrix
+from megavox.batches.fused import Look, change_intensities
 from megavox.batches.parameters import Augmentation, draw_augmentation, draw_case, draw_centre
 from megavox.core.randomness import generator
 from megavox.images.intensity import outside_value
@@ -118,13 +118,13 @@ class Samples:
         reader, numbers = self.readers[case], self.numbers[case]
         record = reader.record
         matrix, centre = self._place(case, centre, augmentation)
-        image = fused.image_patch(lambda a, b: self._cache.box(reader, "image", a, b), matrix, centre, self.patch,
-                                  record.shape[1:], numbers, outside_value(record.intensities, numbers))
-        image = fused.change_intensities(image, augmentation)
+        look = Look(matrix, centre, self.patch, record.shape[1:])
+        image = look.image(lambda *box: self._cache.box(reader, "image", *box), numbers,
+                           outside_value(record.intensities, numbers))
+        image = change_intensities(image, augmentation)
         if self.classes:
             return image, class_target(record.classes or (), record.unknown, self.classes)
-        return image, fused.mask_patch(lambda a, b: self._cache.box(reader, "mask", a, b), matrix, centre, self.patch,
-                                       record.shape[1:])
+        return image, look.mask(lambda *box: self._cache.box(reader, "mask", *box))
 
     def _draw(self, step: int, position: int) -> tuple[int, np.ndarray, Augmentation]:
         """Case, centre and augmentation of a sample."""

@@ -52,9 +52,24 @@ def _copy(values: np.ndarray, source: Any, flat: np.ndarray, target: Any, count:
         flat[target + n] = values[source + n]
 
 
+@njit(cache=True, nogil=True, inline="always")
+def _beyond(wanted: np.ndarray, edge: Any, i: int, j: int, k: int) -> bool:
+    """Whether a chunk lies outside one of the slabs."""
+    for n in range(wanted.shape[0]):
+        distance, reach = wanted[n, 3], 0.0
+        for axis in range(3):
+            half = (edge[axis] - 1) / 2
+            distance += wanted[n, axis] * ((i, j, k)[axis] * edge[axis] + half)
+            reach += abs(wanted[n, axis]) * half
+        if abs(distance) - reach > 1:
+            return True
+    return False
+
+
 @njit(cache=True, nogil=True)
-def read_box(file: int, file_size: int, index: np.ndarray, grid: Any, edge: Any, start: Any, out: np.ndarray,
-             context: int, compressed: np.ndarray, chunk: np.ndarray, values: np.ndarray) -> tuple[int, int]:
+def read_box(file: int, file_size: int, index: np.ndarray, grid: Any, edge: Any, start: Any, wanted: np.ndarray,
+             out: np.ndarray, context: int, compressed: np.ndarray, chunk: np.ndarray,
+             values: np.ndarray) -> tuple[int, int]:
     """Fill `out` with the voxels of a box.
 
     Args:
@@ -63,6 +78,8 @@ def read_box(file: int, file_size: int, index: np.ndarray, grid: Any, edge: Any,
         grid: chunks along z, y, x of one channel.
         edge: voxels of a chunk along z, y, x.
         start: first voxel of the box, (channel, z, y, x).
+        wanted: `(N, 4)`, slabs: chunks without a voxel (z, y, x) with `abs(row @ (z, y, x, 1)) <= 1` for every
+            row are not read.
         out: `(C, Z, Y, X)`, the box.
         context: of the decompressor.
         compressed: bytes, as large as the largest chunk of the file.
@@ -79,6 +96,8 @@ def read_box(file: int, file_size: int, index: np.ndarray, grid: Any, edge: Any,
         for i in range(first_z // edge_z, (first_z + depth - 1) // edge_z + 1):
             for j in range(first_y // edge_y, (first_y + height - 1) // edge_y + 1):
                 for k in range(first_x // edge_x, (first_x + width - 1) // edge_x + 1):
+                    if _beyond(wanted, edge, i, j, k):
+                        continue
                     number = (((first_c + c) * grid[0] + i) * grid[1] + j) * grid[2] + k
                     offset, size = index[number, 0], index[number, 1]
                     if offset == _NOT_THERE:

@@ -10,6 +10,7 @@ import os
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from functools import cached_property
+from math import prod
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +20,7 @@ from megavox.core.errors import StoreError, WorkspaceError
 from megavox.core.files import read_array, read_json
 from megavox.store import native
 from megavox.store.layout import IMAGE, MASK, POSITIONS, Record
-from megavox.store.shard import Layout, OpenShards, read_layout
+from megavox.store.shard import EVERYTHING, Layout, OpenShards, read_layout
 
 INDEX = "index.json"
 CACHE_BYTES = 256 << 20  # whole arrays kept decoded by one reader; small cohorts are decoded once
@@ -74,14 +75,20 @@ class CaseReader:
     def __init__(self, folder: Path, record: Record, name: str) -> None:
         self.folder, self.record, self.name = folder, record, name
 
-    def image(self, start: Sequence[int], stop: Sequence[int]) -> np.ndarray:
-        """Voxels `[start, stop)` of all channels, `(C, ...)`, in stored units."""
-        shape = self.record.shape
-        return self._read(IMAGE, shape, (0, *start), (shape[0], *stop))
+    def image(self, start: Sequence[int], stop: Sequence[int], wanted: np.ndarray = EVERYTHING) -> np.ndarray:
+        """Voxels `[start, stop)` of all channels, `(C, ...)`, in stored units.
 
-    def mask(self, start: Sequence[int], stop: Sequence[int]) -> np.ndarray:
-        """Class numbers `[start, stop)`, uint8."""
-        return self._read(MASK, self.record.shape[1:], start, stop)
+        Args:
+            start, stop: first voxel and the one past the last, (z, y, x) or (y, x).
+            wanted: `(N, 4)`: only voxels with `abs(row @ (z, y, x, 1)) <= 1` for every row are needed; others may
+                be anything, which saves reading what a turned patch does not look at.
+        """
+        shape = self.record.shape
+        return self._read(IMAGE, shape, (0, *start), (shape[0], *stop), wanted)
+
+    def mask(self, start: Sequence[int], stop: Sequence[int], wanted: np.ndarray = EVERYTHING) -> np.ndarray:
+        """Class numbers `[start, stop)`, uint8; args are those of `image`."""
+        return self._read(MASK, self.record.shape[1:], start, stop, wanted)
 
     @property
     def positions(self) -> np.ndarray:
@@ -109,12 +116,14 @@ class CaseReader:
             raise self._damaged(f"{name}: shape {array.shape} with its voxels in {shard} is not what was packed")
         return array
 
-    def _read(self, name: str, shape: tuple[int, ...], start: Sequence[int], stop: Sequence[int]) -> np.ndarray:
+    def _read(self, name: str, shape: tuple[int, ...], start: Sequence[int], stop: Sequence[int],
+              wanted: np.ndarray) -> np.ndarray:
         file, size = self._shards[name]
         state = self._check_file(file, size)  # each time: for a file that is gone zarr would give zeros
         if native.available():
             try:
-                found = _SHARDS.box(f"{self.folder}/{file}", state, start, stop, lambda: self._layout(name, shape))
+                found = _SHARDS.box(f"{self.folder}/{file}", state, start, stop, lambda: self._layout(name, shape),
+                                    wanted)
             except (ValueError, KeyError, TypeError) as error:  # of the shard, or of its metadata
                 raise self._damaged(f"{name}: {error}") from error
             except OSError as error:
@@ -168,13 +177,14 @@ class CachedArrays:
         self._most, self._bytes = most, 0
         self._arrays: OrderedDict[tuple[str, str], np.ndarray] = OrderedDict()
 
-    def box(self, reader: CaseReader, kind: str, start: Sequence[int], stop: Sequence[int]) -> np.ndarray:
+    def box(self, reader: CaseReader, kind: str, start: Sequence[int], stop: Sequence[int],
+            wanted: np.ndarray = EVERYTHING) -> np.ndarray:
         """`reader.image` or `reader.mask` (by `kind`) of a box, through the cache when the case is small."""
         spatial = reader.record.shape[1:]
-        voxels = int(np.prod(reader.record.shape if kind == "image" else spatial))
+        voxels = prod(reader.record.shape if kind == "image" else spatial)
         read = reader.image if kind == "image" else reader.mask
         if voxels * 4 > self._most // 8:
-            return read(start, stop)
+            return read(start, stop, wanted)
         whole = self._kept((reader.record.key, kind), lambda: read((0,) * len(spatial), spatial))
         lead = (slice(None),) if kind == "image" else ()
         return whole[(*lead, *map(slice, start, stop))]

@@ -22,6 +22,7 @@ import numpy as np
 from megavox.store import native
 
 MOST_OPEN = 128
+EVERYTHING = np.empty((0, 4))  # no slab that chunks could lie outside of
 TYPES = ("uint8", "int8", "int16", "uint16", "int32", "uint32", "float32")
 
 
@@ -115,8 +116,8 @@ class Shard:
             raise
         self._most = int(self.index[:, 1][self.index[:, 1] < self.size].max(initial=4))
 
-    def box(self, start: tuple[int, ...], stop: tuple[int, ...]) -> np.ndarray:
-        """Voxels `[start, stop)`, `(C, Z, Y, X)`.
+    def box(self, start: tuple[int, ...], stop: tuple[int, ...], wanted: np.ndarray = EVERYTHING) -> np.ndarray:
+        """Voxels `[start, stop)`, `(C, Z, Y, X)`; those outside `wanted` (see `kernel.read_box`) may be anything.
 
         Raises:
             IndexError: the box does not lie in the array.
@@ -132,7 +133,7 @@ class Shard:
         with _LOCK:
             chunk = _scratch("chunk", prod(self.chunk) * self.dtype.itemsize)
             fault, number = kernel.read_box(
-                self.file, self.size, self.index, self.grid, self.chunk, start, out, native.decompressor(),
+                self.file, self.size, self.index, self.grid, self.chunk, start, wanted, out, native.decompressor(),
                 _scratch("compressed", self._most), chunk, chunk.view(self.dtype))
         if fault != kernel.OK:
             place = np.unravel_index(number, (self.shape[0], *self.grid))
@@ -167,7 +168,7 @@ class OpenShards:
         self._open: OrderedDict[tuple[str, int, int], Shard] = OrderedDict()
 
     def box(self, path: str, state: os.stat_result, start: Sequence[int], stop: Sequence[int],
-            describe: Callable[[], Layout | None]) -> np.ndarray | None:
+            describe: Callable[[], Layout | None], wanted: np.ndarray = EVERYTHING) -> np.ndarray | None:
         """A box of the array whose only shard is the file `path`; None where compiled code cannot read it.
 
         Args:
@@ -175,6 +176,7 @@ class OpenShards:
             state: of the file now; a file that was replaced is opened again.
             start, stop: first voxel and the one past the last, along each of the array's axes.
             describe: asked for the array's layout when the file is opened.
+            wanted: `(N, 4)`, see `kernel.read_box`; voxels outside may be anything.
 
         Raises:
             DamagedShard, OSError: the shard cannot be read.
@@ -191,5 +193,5 @@ class OpenShards:
                     self._open.popitem(last=False)[1].close()
             self._open.move_to_end(entry)
             lead = 4 - len(start)
-            found = shard.box(((0,) * lead + tuple(start)), ((1,) * lead + tuple(stop)))
+            found = shard.box(((0,) * lead + tuple(start)), ((1,) * lead + tuple(stop)), wanted)
         return found.reshape(found.shape[lead:])
