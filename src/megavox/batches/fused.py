@@ -70,6 +70,8 @@ class Look:
         if self.permutes and not self.inside:
             return apply.mask_patch(read, *self._plain)
         box = self._read(lambda *box: read(*box)[None])[0]
+        if not box.max():  # often, and looking is ten times faster than turning
+            return np.zeros(self._plain[2], box.dtype)
         if self.permutes:
             return self._turned(box).reshape(self._plain[2])
         around = np.zeros(self.size, box.dtype)
