@@ -3,8 +3,12 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 TORCH := torch==2.13.0
+NNUNET := nnunetv2==2.8.1 batchgenerators==0.25.5 batchgeneratorsv2==0.3.6 acvl-utils==0.2.6 \
+	dynamic-network-architectures==0.4.4
+DATA := reading patches pictures
+INFERENCE := prediction export cohort
 
-.PHONY: demo test lint bench-data reference clean
+.PHONY: demo test lint bench bench-data bench-inference reference clean
 
 demo: $(VENV)/installed
 	$(BIN)/megavox demo demo
@@ -27,11 +31,24 @@ $(VENV)/installed-test: $(VENV)/installed
 	$(BIN)/python -m pip install --quiet --editable '.[cpu,test]'
 	touch $@
 
-bench-data: $(VENV)/installed-peers
-	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/reading.py
+bench: $(VENV)/installed-peers
+	@for table in $(DATA) $(INFERENCE); do OMP_NUM_THREADS=1 $(BIN)/python benchmarks/$$table.py --short || exit 1; done
 
+# All tables are measured, also after a bar that was short.
+measured = @status=0; for table in $(1); do OMP_NUM_THREADS=1 $(BIN)/python benchmarks/$$table.py || status=1; done; \
+	exit $$status
+
+bench-data: $(VENV)/installed-peers
+	$(call measured,$(DATA))
+
+bench-inference: $(VENV)/installed-peers
+	$(call measured,$(INFERENCE))
+
+# nnU-Net comes without what it asks for beyond its data loader: that would bring a torchvision which does not go
+# with this build of PyTorch.
 $(VENV)/installed-peers: $(VENV)/installed
 	$(BIN)/python -m pip install --quiet --editable '.[peers]'
+	$(BIN)/python -m pip install --quiet --no-deps $(NNUNET)
 	touch $@
 
 reference: $(VENV)/installed-test

@@ -20,7 +20,7 @@ from megavox.images.raster import write_raster
 from megavox.images.reorient import to_lps
 from megavox.phantoms import radiograph, write_segment_cohort
 from megavox.store.build import build_store, write_index
-from megavox.store.layout import Record
+from megavox.store.layout import Record, write_arrays
 from megavox.store.pack import IGNORE, MOST_POSITIONS, case_key, foreground_positions, pack_case, smallest_exact
 from megavox.store.read import INDEX, CachedArrays, CaseReader, Store
 from megavox.study.sections import SegmentTask
@@ -268,3 +268,15 @@ def test_a_small_image_has_small_chunks_and_many_channels_one_shard(tmp_path):
     assert array.chunks == (1, 6, 16, 32) and array.shards == (3, 6, 48, 96) and len(record.bytes) == 1
     np.testing.assert_array_equal(array[:], np.concatenate(channels))
     assert [one["mean"] for one in record.intensities] == pytest.approx([c.mean() for c in channels], abs=0.5)
+
+
+@pytest.mark.parametrize(("pixels", "level"), [
+    (np.random.default_rng(0).integers(0, 256, (1, 300, 280)), 0),
+    (np.arange(300 * 280).reshape(1, 300, 280) // 280, 5)])
+def test_pictures_that_hardly_compress_are_stored_as_they_are(tmp_path, pixels, level):
+    picture = pixels.astype(np.uint8)
+    write_arrays(tmp_path / "case", picture, None, Geometry((280, 300, 1)))
+    metadata = json.loads((tmp_path / "case/0/zarr.json").read_text())
+    blosc = metadata["codecs"][0]["configuration"]["codecs"][1]["configuration"]
+    assert blosc["clevel"] == level
+    np.testing.assert_array_equal(zarr.open_array(tmp_path / "case/0", mode="r")[:], picture)

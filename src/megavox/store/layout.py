@@ -7,8 +7,9 @@
     store/<key>/record.json            everything else and its CRC32C, written last
 
 Chunks are LZ4HC, with byte shuffle where a voxel has several bytes, each followed by its CRC32C; the
-shard's index has one too. Empty chunks are written out, so that a chunk that is not there is always damage.
-Keys are not derived from names of patients: nothing in the store tells who somebody is.
+shard's index has one too; pictures that hardly compress are stored as they are. Empty chunks are written
+out, so that a chunk that is not there is always damage. Keys are not derived from names of patients: nothing
+in the store tells who somebody is.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from typing import Any, Literal
 
 import numpy as np
 import zarr
+from numcodecs import Blosc
 from zarr.codecs import BloscCodec, Crc32cCodec
 
 from megavox.images.geometry import Geometry
@@ -130,11 +132,22 @@ def _write_array(path: Path, array: np.ndarray) -> None:
     dims = array.ndim if masked else array.ndim - 1
     chunks = chunk_shape(array.shape, dims)
     shards = tuple(-(-n // c) * c for n, c in zip(array.shape, chunks, strict=True))
-    shuffle: Literal["noshuffle", "shuffle"]  # undoing it on bytes moves nothing, slowly
-    shuffle = "noshuffle" if array.dtype.itemsize == 1 else "shuffle"
     target = zarr.create_array(
         str(path), shape=array.shape, chunks=chunks, shards=shards, dtype=array.dtype, fill_value=0,
-        compressors=[BloscCodec(cname="lz4hc", clevel=5, shuffle=shuffle), Crc32cCodec()],
+        compressors=[_compression(array, chunks, dims), Crc32cCodec()],
         dimension_names=list("zyx"[-dims:]) if masked else ["c", *"zyx"[-dims:]],
         config={"write_empty_chunks": True})
     target[...] = array
+
+
+def _compression(array: np.ndarray, chunk: tuple[int, ...], dims: int) -> BloscCodec:
+    """LZ4HC; level 0, which stores voxels as they are, for pictures of which it would not save half.
+
+    Radiographs are such: decoding them would take longer than reading twice the bytes, and they are small.
+    """
+    shuffle: Literal["noshuffle", "shuffle"]  # undoing it on bytes moves nothing, slowly
+    shuffle = "noshuffle" if array.dtype.itemsize == 1 else "shuffle"
+    middle = array[tuple(slice((n - c) // 2, (n - c) // 2 + c) for n, c in zip(array.shape, chunk, strict=True))]
+    packed = Blosc("lz4hc", 5, Blosc.SHUFFLE if shuffle == "shuffle" else Blosc.NOSHUFFLE).encode(middle.copy())
+    worth = dims == 3 or len(packed) <= middle.nbytes / 2
+    return BloscCodec(cname="lz4hc", clevel=5 if worth else 0, shuffle=shuffle)
