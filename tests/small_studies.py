@@ -23,7 +23,7 @@ from megavox.pipeline.project import Project
 from megavox.study import load_study
 
 # Workers are forked from a process that has imported what they need, so that a test waits for that once.
-multiprocessing.set_forkserver_preload(["megavox.store.build", "megavox.batches.loader"])
+multiprocessing.set_forkserver_preload(["megavox.store.build", "megavox.batches.loader", "megavox.inference.worker"])
 
 UNET: dict[str, Any] = {"family": "unet", "filters": 4, "levels": 2}
 RESNET: dict[str, Any] = {"family": "resnet", "depth": 18, "filters": 4}

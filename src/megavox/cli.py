@@ -1,7 +1,7 @@
 """The command line: arguments and printing, nothing else.
 
 Exit status: 0 done; 2 the user can mend it (a message, no traceback); 1 our fault (a traceback file);
-75 packing or training was asked to stop by SIGTERM or SIGUSR1 and goes on when started again; 130 Ctrl-C.
+75 packing, training or predicting was asked to stop by SIGTERM or SIGUSR1 and goes on when started again; 130 Ctrl-C.
 """
 
 from __future__ import annotations
@@ -116,12 +116,14 @@ def predict(study: StudyFile, workspace: WorkspaceOption = None, change: SetOpti
             source: Annotated[Path | None, typer.Option("--input", metavar="FOLDER", help="images to predict; "
                                                         "default: the study's test cases")] = None,
             output: Annotated[Path | None, typer.Option("--output", metavar="FOLDER", help="where the predictions "
-                                                        "go")] = None) -> None:
-    """Predict a folder of images, or the study's own test cases."""
+                                                        "go")] = None,
+            workers: Annotated[int | None, typer.Option("--workers", metavar="N", min=1, help="processes; default: as "
+                                                        "many as cores and memory allow")] = None) -> None:
+    """Predict a folder of images, or the study's own test cases. Several such commands share the work."""
     from megavox.pipeline.predict import predict as stage
 
     project = _project(study, workspace, change, run)
-    _tell("predict", stage(project, source, output), project)
+    _tell("predict", stage(project, source, output, workers), project)
 
 
 @app.command()
@@ -260,7 +262,11 @@ def _tell_evaluate(result: Any, project: Project) -> Iterable[str]:
 def _tell_predict(result: Any, project: Project) -> Iterable[str]:
     yield f"{len(result.rows)} cases predicted, in {result.folder}"
     if result.rejected:
-        yield f"{len(result.rejected)} could not be, see {result.folder / 'quarantine.csv'}"
+        table = "" if result.elsewhere else f", see {result.folder / 'quarantine.csv'}"
+        yield f"{len(result.rejected)} could not be{table}"
+    if result.elsewhere:
+        yield (f"{result.elsewhere} are being predicted by other commands; the last of them writes "
+               f"{result.folder / 'predictions.csv'}")
 
 
 def _tell_measure(result: Any, project: Project) -> Iterable[str]:

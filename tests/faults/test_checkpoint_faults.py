@@ -17,12 +17,11 @@ from torch import nn
 from megavox.core.errors import CheckpointError
 from megavox.core.files import read_json
 from megavox.core.workspace import DONE, RunFolder
+from megavox.training.best import AVERAGED, best_checkpoint
 from megavox.training.checkpoint import (
-    AVERAGED,
     NETWORK,
     OPTIMISER,
     STATE,
-    best_checkpoint,
     complete_checkpoints,
     latest_checkpoint,
     load_checkpoint,

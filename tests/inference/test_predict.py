@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import os
 import shutil
+import signal
 import subprocess
 import sys
+import time
 from dataclasses import replace
 from pathlib import Path
 
 import nibabel
 import numpy as np
+import psutil
 import pytest
 
 from megavox.core.errors import CohortError, MachineError, WorkspaceError
@@ -27,23 +31,6 @@ from megavox.study.sections import FastSection
 from small_studies import environment, packed_organs, project_of
 
 TURNED = (0.9363, -0.2896, 0.1987, 0.3130, 0.9447, -0.0978, -0.1593, 0.1538, 0.9752)
-
-# Runs a prediction and kills itself at the k-th rename, which is where every output comes to be.
-DIE = """
-import os, pathlib, signal, sys
-left = int(sys.argv.pop(1))
-rename = pathlib.Path.replace
-def counted(self, target):
-    global left
-    left -= 1
-    if left == 0:
-        os.kill(os.getpid(), signal.SIGKILL)
-    return rename(self, target)
-pathlib.Path.replace = counted
-from megavox.cli import main
-sys.exit(main(sys.argv[1:]))
-"""
-
 
 @pytest.fixture(scope="module")
 def project(tmp_path_factory: pytest.TempPathFactory) -> Project:
@@ -117,24 +104,63 @@ def test_a_folder_without_images_is_an_error(project: Project, tmp_path: Path) -
         predict(project, tmp_path, tmp_path / "out")
 
 
-def test_killed_anywhere_and_started_again_equals_a_clean_run(project: Project, incoming: Path, tmp_path: Path) -> None:
-    predict(project, incoming, tmp_path / "clean")
-    clean = hashes(tmp_path / "clean")
+def when_read(folder: Path, name: str, do: str) -> dict[str, str]:
+    """Environment in which workers `do` something before they open a file of this name."""
+    (folder / "path").mkdir()
+    (folder / "path" / "sitecustomize.py").write_text(
+        "import multiprocessing, os, signal, sys, time\n"
+        "def hook(event, arguments):\n"
+        f"    if event == 'open' and str(arguments[0]).endswith({name!r}) and multiprocessing.parent_process():\n"
+        f"        {do}\n"
+        "sys.addaudithook(hook)\n")
+    variables = environment()
+    return {**variables, "PYTHONPATH": f"{folder / 'path'}{os.pathsep}{variables.get('PYTHONPATH', '')}"}
+
+
+def command(project: Project, incoming: Path, out: Path) -> list[str]:
     study = project.workspace.root.parent / "predicting.yaml"
-    out = tmp_path / "killed"
-    words = ["predict", str(study), "--workspace", str(project.workspace.root), "--run-name", "predicting", "--input",
-             str(incoming), "--output", str(out)]
-    deaths = 0
-    for renames in (1, 2, 3, 1, 2):  # a case has two: its mask, then its record
-        done = subprocess.run([sys.executable, "-c", DIE, str(renames), *words], env=environment(), check=False,
-                              capture_output=True, text=True, timeout=120)
-        deaths += done.returncode < 0
-    assert deaths >= 4
-    done = subprocess.run([sys.executable, "-m", "megavox", *words], env=environment(), capture_output=True, text=True,
-                          check=False)
+    return [sys.executable, "-m", "megavox", "predict", str(study), "--workspace", str(project.workspace.root),
+            "--run-name", "predicting", "--input", str(incoming), "--output", str(out), "--workers", "2"]
+
+
+def test_a_case_that_kills_its_worker_is_set_aside_and_the_command_ends_well(project: Project, incoming: Path,
+                                                                             tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    done = subprocess.run(command(project, incoming, out), capture_output=True, text=True, check=False, timeout=120,
+                          env=when_read(tmp_path, "/visit1.nii.gz", "os.kill(os.getpid(), signal.SIGKILL)"))
     assert done.returncode == 0, done.stderr
-    assert hashes(out) == clean
-    assert not list(out.glob(".unfinished*"))
+    assert "3 cases predicted" in done.stdout and "1 could not be, see" in done.stdout
+    assert ": 2 workers of 1 thread on" in done.stderr
+    row, = read_csv(out / "quarantine.csv")
+    assert (row["case"], row["reason"]) == ("visit1", "killed its worker") and "SIGKILL" in row["message"]
+    assert len(read_csv(out / "predictions.csv")) == 3 and not list(out.glob(".unfinished*"))
+    assert len(predict(project, incoming, out).rows) == 4, "the next command tries it again"
+
+
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 75)])
+def test_a_signal_ends_a_prediction_and_the_same_command_goes_on(project: Project, incoming: Path, tmp_path: Path,
+                                                                 number: signal.Signals, status: int) -> None:
+    out, slow = tmp_path / "out", tmp_path / "slow"
+    process = subprocess.Popen(
+        command(project, incoming, out), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        start_new_session=True,
+        env=when_read(tmp_path, "/visit2.nii.gz", f"open({str(slow)!r}, 'w').close(); time.sleep(60)"))
+    end = time.monotonic() + 60
+    while not (slow.exists() and len(list(out.glob("[!.]*.json"))) == 3):
+        assert process.poll() is None and time.monotonic() < end, process.communicate()
+        time.sleep(0.02)
+    below = psutil.Process(process.pid).children(recursive=True)
+    begin = time.monotonic()
+    os.killpg(process.pid, number)
+    text, told = process.communicate(timeout=30)
+    assert time.monotonic() - begin < 5 and process.returncode == status and text == ""
+    assert f"stopped; 3 of 4 cases are predicted in {out} and the same command goes on" in told
+    assert "Traceback" not in told and not list(out.glob(".unfinished*")) and not (out / "predictions.csv").exists()
+    _, left = psutil.wait_procs(below, timeout=5)
+    assert not left
+    kept = hashes(out)
+    predict(project, incoming, out)
+    assert len(kept) == 3 and kept.items() < hashes(out).items()
 
 
 def test_what_cannot_be_predicted_any_more_leaves_no_old_mask(project: Project, incoming: Path,

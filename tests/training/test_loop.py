@@ -26,7 +26,8 @@ from megavox.pipeline.plan import derived_plan
 from megavox.pipeline.train import train as train_stage
 from megavox.pipeline.workshop import Workshop
 from megavox.study.sections import OptimiserSection, TrainingSection
-from megavox.training.checkpoint import AVERAGED, NETWORK, best_checkpoint, latest_checkpoint
+from megavox.training.best import AVERAGED, best_checkpoint
+from megavox.training.checkpoint import NETWORK, latest_checkpoint
 from megavox.training.loop import Training, checkpoint_steps, train, validation_steps
 from megavox.training.optimiser import MovingAverage, build_optimiser, learning_rate
 from megavox.training.parallel import Ranks

@@ -13,7 +13,7 @@ import multiprocessing
 import os
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from multiprocessing import forkserver, resource_tracker
 from multiprocessing.context import ForkServerContext
@@ -24,8 +24,15 @@ from megavox.core.signals import JOB_SIGNALS
 QUIET_TRACKER = "ignore::UserWarning:multiprocessing.resource_tracker"
 
 
-def worker_context() -> ForkServerContext:
-    """The context to start workers in."""
+def worker_context(preload: Sequence[str] = ()) -> ForkServerContext:
+    """The context to start workers in.
+
+    Args:
+        preload: modules that the server imports before it forks, so that its workers share them; without effect
+            once it runs.
+    """
+    if preload:
+        multiprocessing.set_forkserver_preload(list(preload))
     before = signal.pthread_sigmask(signal.SIG_BLOCK, JOB_SIGNALS)
     try:
         with _environment("PYTHONWARNINGS", QUIET_TRACKER):

@@ -1,31 +1,44 @@
-"""Predicting many cases: whole outputs or none, continued after a kill, broken cases recorded."""
+"""Predicting many cases: whole outputs or none, continued after a kill, broken cases recorded.
+
+Several commands, on one machine or many, may predict into one folder: each case is claimed by one of them,
+and whichever finds that nothing is left writes the tables.
+"""
 
 from __future__ import annotations
 
-import time
-from collections import Counter
+import os
+import platform
+from collections import Counter, deque
 from collections.abc import Sequence
-from contextlib import suppress
 from dataclasses import dataclass
+from functools import cache
+from hashlib import blake2b
 from pathlib import Path
-from typing import Any
-
-import numpy as np
 
 from megavox.cohort.case import Case, Rejected, write_quarantine
-from megavox.core.errors import ImageError, UnreadableImage, WorkspaceError
-from megavox.core.exhausted import out_of_memory
-from megavox.core.files import file_hash, make_folder, read_json, remove_unfinished, text_hash, write_csv, write_json
+from megavox.core.claims import Claims
+from megavox.core.files import make_folder, remove_unfinished
 from megavox.core.progress import say, track
-from megavox.core.provenance import provenance
+from megavox.core.signals import Stop, Stopped
 from megavox.images.find import FoundImages, find_images
-from megavox.images.nifti import write_nifti
-from megavox.inference.predictor import Predictor
-from megavox.measures.classification import called_classes
-from megavox.store.pack import read_channels
-from megavox.tasks.registry import Task
+from megavox.inference.recipe import Network
+from megavox.inference.records import (
+    ASIDE,
+    QUARANTINE,
+    TABLE,
+    Failure,
+    Row,
+    State,
+    aside_row,
+    aside_since,
+    done_row,
+    set_aside,
+    take_back,
+    write_table,
+)
+from megavox.inference.runner import Runner
 
-TABLE = "predictions.csv"
+CLAIMS = ".claims"
 
 
 @dataclass(frozen=True)
@@ -34,26 +47,38 @@ class CohortOutcome:
 
     Attributes:
         folder: where the predictions are.
-        rows: one JSON-able row a predicted case.
+        rows: one JSON-able row a predicted case, in the order of the cases.
         rejected: what could not be predicted.
+        elsewhere: cases that other commands are predicting; the last of them writes the tables.
     """
 
     folder: Path
-    rows: list[dict[str, Any]]
+    rows: list[Row]
     rejected: list[Rejected]
+    elsewhere: int = 0
 
 
-def cases_in(folder: Path, channels: int) -> tuple[list[Case], list[Rejected]]:
+def cases_in(folder: Path, channels: int, output: Path | None = None) -> tuple[list[Case], list[Rejected]]:
     """Cases of any folder: NIfTI and raster files, DICOM series.
 
     Files `name_0000.nii.gz`, `name_0001.nii.gz`, ... are the channels of one case where the network
     takes several; a file that holds all channels is a case by itself.
+
+    Args:
+        output: a folder whose images are predictions, and no cases.
     """
+    @cache
+    def predicted(place: Path) -> bool:
+        return output is not None and place.resolve().is_relative_to(output.resolve())
+
     found: FoundImages = find_images(folder)
-    rejected = [Rejected.from_error(error, path.name, "", str(path)) for path, error in found.unusable]
+    rejected = [Rejected.from_error(error, path.name, "", str(path)) for path, error in found.unusable
+                if not predicted(path.parent)]
     groups: dict[str, list[tuple[Path, ...]]] = {}
     names: dict[str, tuple[str, str]] = {}
     for image in found.images:
+        if predicted(image.paths[0].parent):
+            continue
         name, _, number = image.name.rpartition("_")
         several = channels > 1 and len(number) == 4 and number.isdigit()
         key = f"{image.paths[0].parent}/{name if several else image.name}"
@@ -75,128 +100,120 @@ def cases_in(folder: Path, channels: int) -> tuple[list[Case], list[Rejected]]:
     return cases, rejected
 
 
-def predict_cases(predictor: Predictor, cases: Sequence[Case], folder: Path, weights: str,
-                  rejected: Sequence[Rejected] = ()) -> CohortOutcome:
+def predict_cases(network: Network, cases: Sequence[Case], folder: Path, rejected: Sequence[Rejected] = (),
+                  workers: int | None = None) -> CohortOutcome:
     """Predict cases into a folder; those done before with the same weights and input are kept.
 
-    The table is written last and lists what belongs to this prediction: a folder without it is unfinished,
-    and masks of an earlier prediction that it does not list are left where they are.
+    The tables are written last and list what belongs to this prediction: a folder without them is unfinished,
+    and masks of an earlier prediction that they do not list are left where they are.
 
     Args:
-        predictor: the run's network.
+        network: what to predict with.
         cases: what to predict.
-        folder: gets `<case>.nii.gz` (segment), `<case>.json`, `quarantine.csv` and `predictions.csv`.
-        weights: identifies the weights; another value makes predictions anew.
+        folder: gets what `inference.records` describes.
         rejected: what was set aside before.
+        workers: processes; None for as many as cores and memory allow.
+
+    Raises:
+        MachineError: the folder cannot be written, or the disk is full.
+        Stopped: a signal asked to stop.
     """
     make_folder(folder, "Choose another --output")
-    remove_unfinished(folder)
-    (folder / TABLE).unlink(missing_ok=True)
-    rows, bad = [], list(rejected)
-    for case in track(cases, "predicting", total=len(cases)):
+    with Stop("stopping") as stop, Claims(folder / CLAIMS) as claims:
+        with claims.alone() as alone:
+            if alone:
+                _sweep(folder)
+        (folder / TABLE).unlink(missing_ok=True)
+        book = _Book(network, cases, folder, claims)
+        book.open_all(in_order=alone)
         try:
-            rows.append(_predict_one(predictor, case, folder, weights))
-        except (ImageError, MemoryError, RuntimeError) as error:
-            if not isinstance(error, ImageError):
-                if not out_of_memory(error):
-                    raise
-                error = UnreadableImage("there is not enough memory for this image", where=case.name, reason="memory")
-            _remove_earlier(folder, case)
-            bad.append(Rejected.from_error(error, case.name, case.subject, str(case.images[0][0])))
-    names = {row["case"] for row in rows}
-    older = [path for path in folder.glob("*.nii.gz") if path.name.removesuffix(".nii.gz") not in names]
+            if book.open:
+                runner = Runner(network, folder, book.next_case, len(cases), workers)
+                for case, ended in track(runner.run(stop.check), "predicting", total=len(book.open)):
+                    book.enter(case, ended)
+        except Stopped as stopped:
+            raise Stopped(f"stopped; {len(book.rows)} of {len(cases)} cases are predicted in {folder} and the same "
+                          "command goes on with the others", stopped.status) from None
+        finally:
+            with claims.alone() as alone:
+                if alone:
+                    _sweep(folder)
+        rows = [book.rows[case.name] for case in cases if case.name in book.rows]
+        bad = [*rejected, *(book.aside[case.name] for case in cases if case.name in book.aside)]
+        elsewhere = len(cases) - len(book.rows) - len(book.aside)
+        if not elsewhere:
+            _remark_older(folder, book.rows)
+            write_quarantine(folder / QUARANTINE, bad)
+            task = network.recipe.study.task
+            write_table(folder / TABLE, rows, task.kind, task.names)
+    return CohortOutcome(folder, rows, bad, elsewhere)
+
+
+class _Book:
+    """Which cases are done, set aside, open, or claimed by other commands."""
+
+    def __init__(self, network: Network, cases: Sequence[Case], folder: Path, claims: Claims) -> None:
+        self._weights, self._cases, self._folder, self._claims = network.weights, cases, folder, claims
+        self.rows: dict[str, Row] = {}
+        self.aside: dict[str, Rejected] = {}
+        self.open: deque[Case] = deque()
+        self._elsewhere: deque[Case] = deque()
+        self._aside_before: dict[str, State] = {}
+
+    def open_all(self, in_order: bool) -> None:
+        """Look at every case. Where other commands are at work, each begins in another place of the list."""
+        for case in track(self._cases, "looking", total=len(self._cases)):
+            self._aside_before[case.name] = aside_since(self._folder, case.name)
+            if not self._settled(case):
+                self.open.append(case)
+        if not in_order and self.open:
+            me = f"{platform.node()} {os.getpid()}".encode()
+            self.open.rotate(-(int.from_bytes(blake2b(me, digest_size=4).digest()) % len(self.open)))
+
+    def next_case(self) -> Case | None:
+        """Claim another case; None where none is left that can be claimed now."""
+        for queue in (self.open, self._elsewhere):
+            for _ in range(len(queue)):
+                case = queue.popleft()
+                if not self._claims.take(case.name):
+                    self._elsewhere.append(case)
+                elif self._settled(case):  # meanwhile, by another command
+                    self._claims.release(case.name)
+                else:
+                    return case
+        return None
+
+    def enter(self, case: Case, ended: Row | Failure) -> None:
+        """Note how a case ended, and give it free."""
+        if isinstance(ended, Failure):
+            set_aside(self._folder, case, ended, self._weights)
+            self.aside[case.name] = ended.rejected
+        else:
+            take_back(self._folder, case.name)
+            self.rows[case.name] = ended
+        self._claims.release(case.name)
+
+    def _settled(self, case: Case) -> bool:
+        row = done_row(self._folder, case, self._weights)
+        if row is not None:
+            self.rows[case.name] = row
+            return True
+        rejected = aside_row(self._folder, case, self._weights, self._aside_before.get(case.name))
+        if rejected is not None:
+            self.aside[case.name] = rejected
+        return rejected is not None
+
+
+def _sweep(folder: Path) -> None:
+    """Remove what killed processes left half-written."""
+    for place in (folder, folder / ASIDE):
+        remove_unfinished(place)
+
+
+def _remark_older(folder: Path, rows: dict[str, Row]) -> None:
+    """Say that masks of an earlier prediction lie in the folder."""
+    masks = sorted(entry.name for entry in os.scandir(folder) if entry.name.endswith(".nii.gz"))
+    older = [name for name in masks if name.removesuffix(".nii.gz") not in rows and not name.startswith(".")]
     if older:
-        say(f"note: {len(older)} masks in {folder} are of an earlier prediction, e.g. {older[0].name}; {TABLE} lists "
+        say(f"note: {len(older)} masks in {folder} are of an earlier prediction, e.g. {older[0]}; {TABLE} lists "
             "those of this one")
-    write_quarantine(folder / "quarantine.csv", bad)
-    _write_table(folder / TABLE, rows, predictor.task)
-    return CohortOutcome(folder, rows, bad)
-
-
-def _predict_one(predictor: Predictor, case: Case, folder: Path, weights: str) -> dict[str, Any]:
-    record, mask = _outputs(folder, case)
-    clock = _Clock()
-    files = [path for channel in case.images for path in channel]
-    digest = text_hash("".join(map(file_hash, files))) if all(path.exists() for path in files) else ""
-    done = _done_before(record, mask)
-    if done and done["weights"] == weights and done["input_hash"] == digest:
-        return done
-    clock.lap("hash")
-    image = read_channels(case, predictor.recipe.preparation.grey)
-    clock.lap("read")
-    prediction = predictor.predict(image)
-    clock.lap("predict")
-    row = {"case": case.name, "subject": case.subject, "session": case.session, "files": [str(p) for p in files],
-           "input_hash": digest, "weights": weights, "run": predictor.recipe.run,
-           "geometry": prediction.geometry.to_dict()}
-    if prediction.labels is not None:
-        write_nifti(mask, prediction.labels[None], prediction.geometry)
-        row["output_hash"] = file_hash(mask)
-        row["voxels"] = {name: int((prediction.labels == number).sum())
-                         for number, name in enumerate(predictor.task.classes, 1)}
-    else:
-        assert prediction.probabilities is not None and prediction.logits is not None
-        row["probabilities"] = prediction.probabilities.tolist()
-        row["logits"] = prediction.logits.tolist()
-        row["decision"] = _decision(prediction.probabilities, predictor)
-    clock.lap("write")
-    row["seconds"] = clock.laps
-    row["provenance"] = provenance(str(predictor.recipe.provenance.get("study_hash", "")), predictor.recipe.study.seed)
-    write_json(record, row)
-    return read_json(record)
-
-
-def _done_before(record: Path, mask: Path) -> dict[str, Any] | None:
-    """The record of a finished case: whole, and its mask (if it has one) as it was written."""
-    try:
-        row = read_json(record)
-    except WorkspaceError:
-        return None
-    if "output_hash" in row and not (mask.exists() and file_hash(mask) == row["output_hash"]):
-        return None
-    return row
-
-
-def _remove_earlier(folder: Path, case: Case) -> None:
-    """Remove what an earlier prediction, of other weights or another input, made of a case; nobody else's file."""
-    record, mask = _outputs(folder, case)
-    with suppress(WorkspaceError):
-        if "input_hash" in read_json(record):
-            mask.unlink(missing_ok=True)
-            record.unlink()
-
-
-def _outputs(folder: Path, case: Case) -> tuple[Path, Path]:
-    """Where a case's record and its mask go."""
-    return folder / f"{case.name}.json", folder / f"{case.name}.nii.gz"
-
-
-def _decision(probabilities: np.ndarray, predictor: Predictor) -> list[str]:
-    """Names of the classes that are called, by the thresholds chosen on validation cases."""
-    called = called_classes(probabilities[None], predictor.recipe.study.task.multilabel,  # type: ignore[union-attr]
-                            predictor.recipe.calibration.get("thresholds") or None)[0]
-    return [name for name, yes in zip(predictor.task.classes, called, strict=True) if yes]
-
-
-def _write_table(path: Path, rows: list[dict[str, Any]], task: Task) -> None:
-    """One line a case: probabilities and the decision to classify, voxels of each class to segment."""
-    names = [f"p {name}" for name in task.classes] + ["decision"] if task.kind == "classify" else \
-        [f"{name} voxels" for name in task.classes]
-    lines = []
-    for row in rows:
-        values = [*[f"{p:.6f}" for p in row["probabilities"]], ";".join(row["decision"])] \
-            if task.kind == "classify" else list(row["voxels"].values())
-        lines.append({"case": row["case"], "subject": row["subject"], "session": row["session"],
-                      **dict(zip(names, values, strict=True)), "file": row["files"][0]})
-    write_csv(path, ["case", "subject", "session", *names, "file"], lines)
-
-
-class _Clock:
-    def __init__(self) -> None:
-        self.laps: dict[str, float] = {}
-        self._last = time.perf_counter()
-
-    def lap(self, name: str) -> None:
-        now = time.perf_counter()
-        self.laps[name] = round(now - self._last, 4)
-        self._last = now

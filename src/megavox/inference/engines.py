@@ -11,6 +11,7 @@ from __future__ import annotations
 import tempfile
 import warnings
 from collections.abc import Callable, Sequence
+from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -63,9 +64,7 @@ class OpenVINOEngine:
     """
 
     def __init__(self, model: Any, threads: int, precision: str = "float32") -> None:
-        import openvino
-
-        compiled = openvino.Core().compile_model(model, "CPU", {
+        compiled = _core().compile_model(model, "CPU", {
             "INFERENCE_NUM_THREADS": threads, "PERFORMANCE_HINT": "LATENCY", "ENABLE_CPU_PINNING": False,
             "INFERENCE_PRECISION_HINT": "bf16" if precision == "bfloat16" else "f32"})
         self._request = compiled.create_infer_request()
@@ -74,6 +73,18 @@ class OpenVINOEngine:
         """Logits, float32, in main memory."""
         found = [torch.from_numpy(self._request.infer({0: window[None]})[0].copy()) for window in windows.numpy()]
         return torch.cat(found).float()
+
+
+@cache
+def _core() -> Any:
+    """OpenVINO, once in a process and until its end.
+
+    It sets a stack for signal handlers, and frees it with the last of its objects: a signal that came then would
+    end the process.
+    """
+    import openvino
+
+    return openvino.Core()
 
 
 def choose_engine(wanted: str, build: Callable[[], nn.Module], device: torch.device, window: Sequence[int], *,
@@ -131,6 +142,8 @@ def _convert(network: nn.Module, window: Sequence[int], folder: Path) -> None:
         warnings.simplefilter("ignore")  # of tracing: the probe tells whether it went well
         model = openvino.convert_model(network, example_input=torch.zeros(1, *window), input=[1, *window])
     expected = TorchEngine(network, torch.device("cpu"))(_probe(window))
+    if folder.exists():  # another job was faster, and its workers may be reading there
+        return
     with whole_folder(folder) as temporary:
         openvino.save_model(model, temporary / NETWORK, compress_to_fp16=False)
         write_array(temporary / EXPECTED, expected.numpy())
@@ -142,10 +155,7 @@ def _checked(folder: Path, window: Sequence[int], precision: str) -> Engine:
     Raises:
         ValueError: it is not.
     """
-    import openvino
-
-    model = openvino.Core().read_model(folder / NETWORK)
-    engine = OpenVINOEngine(model, torch.get_num_threads(), precision)
+    engine = OpenVINOEngine(_core().read_model(folder / NETWORK), torch.get_num_threads(), precision)
     found, expected = engine(_probe(window)).numpy(), read_array(folder / EXPECTED)
     if found.shape != expected.shape:
         raise ValueError(f"its output has the shape {found.shape}, not {expected.shape}")

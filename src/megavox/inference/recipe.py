@@ -97,3 +97,20 @@ class Recipe:
         return cls(**{**value, "study": parse_study(value["study"], where=path),
                       "asked": parse_study(value["asked"], where=path),
                       "preparation": Preparation.from_dict(value["preparation"])})
+
+
+@dataclass(frozen=True)
+class Network:
+    """What a process needs to predict: it loads the weights itself.
+
+    Attributes:
+        recipe: of the run.
+        checkpoint: folder of the weights.
+        device: as the study has it: auto, cpu, cuda.
+        weights: identifies the weights and how they are used; another value makes predictions anew.
+    """
+
+    recipe: Recipe
+    checkpoint: Path
+    device: str
+    weights: str

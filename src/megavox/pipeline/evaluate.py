@@ -10,7 +10,7 @@ import numpy as np
 from megavox.batches.samples import class_target
 from megavox.cohort.case import Case
 from megavox.cohort.drawn import one_mask_a_class
-from megavox.core.errors import CohortError
+from megavox.core.errors import CohortError, WorkspaceError
 from megavox.core.files import plain, write_csv, write_json
 from megavox.core.progress import busy, track
 from megavox.images.formats import read_image
@@ -47,7 +47,7 @@ def evaluate(project: Project) -> Evaluated:
     Segmentations are compared on the grid that the images came on.
 
     Raises:
-        CohortError: there is no test case.
+        CohortError: there is no test case. WorkspaceError: another command is predicting some.
     """
     cases = {entry.case.name: entry.case for entry in project.entries() if entry.part == "test"}
     if not cases:
@@ -57,6 +57,9 @@ def evaluate(project: Project) -> Evaluated:
     project.refuse_other_split(recipe)
     trained = project.run.done.exists()  # before the prediction: a training may be going on
     outcome = predict(project)
+    if outcome.elsewhere:
+        raise WorkspaceError(f"{outcome.elsewhere} test cases are being predicted by another command",
+                             where=outcome.folder, fix="Run `megavox evaluate` again when that has ended")
     study = project.study
     task = build_task(study.task, [])
     rows = (_segment_rows if study.task.kind == "segment" else _classify_rows)(project, task, cases, outcome)

@@ -11,8 +11,8 @@ from megavox.core.files import read_csv, read_json, write_csv
 from megavox.core.progress import track
 from megavox.images.formats import read_image
 from megavox.images.geometry import Geometry
-from megavox.inference.cohort import TABLE
-from megavox.measures.volume import volumes_mm3
+from megavox.inference.records import TABLE, mask_as_written, mask_path
+from megavox.measures.volume import volumes_mm3, voxel_volume_mm3
 from megavox.pipeline.project import Project
 
 
@@ -50,15 +50,21 @@ def measure(project: Project, folder: Path | None = None) -> Measures:
     if not (folder / TABLE).exists():
         raise WorkspaceError("there are no predictions, or they are not finished", where=folder,
                              fix="Run `megavox predict` first")
-    records = [folder / f"{row['case']}.json" for row in read_csv(folder / TABLE)]
-    rows = []
-    for path in track(records, "measuring", total=len(records)):
-        record = read_json(path)
-        geometry = Geometry.from_dict(record["geometry"])
-        labels = read_image(path.with_suffix(".nii.gz")).array[0]
-        volumes = volumes_mm3(labels, geometry.spacing_zyx[-labels.ndim:], study.task.names)
-        rows.append({"case": record["case"], "subject": record["subject"], "session": record["session"],
-                     **{f"{name} volume_mm3": round(value, 3) for name, value in volumes.items()},
-                     "calibrated": "yes" if geometry.calibrated else "no: the image has no spacing in mm"})
+    listed = read_csv(folder / TABLE)
+    rows = [_row(folder, read_json(folder / f"{line['case']}.json"), study.task.names)
+            for line in track(listed, "measuring", total=len(listed))]
     write_csv(table, list(rows[0]), rows)
     return Measures(table, rows)
+
+
+def _row(folder: Path, record: dict[str, Any], classes: list[str]) -> dict[str, Any]:
+    """One line; a mask is read only when it is not the one that its voxels were counted in."""
+    geometry = Geometry.from_dict(record["geometry"])
+    spacing = geometry.spacing_zyx[1:] if geometry.size[2] == 1 else geometry.spacing_zyx
+    if mask_as_written(folder, record) and list(record["voxels"]) == classes:
+        volumes = {name: count * voxel_volume_mm3(spacing) for name, count in record["voxels"].items()}
+    else:
+        volumes = volumes_mm3(read_image(mask_path(folder, record["case"])).array[0], spacing, classes)
+    return {"case": record["case"], "subject": record["subject"], "session": record["session"],
+            **{f"{name} volume_mm3": round(value, 3) for name, value in volumes.items()},
+            "calibrated": "yes" if geometry.calibrated else "no: the image has no spacing in mm"}

@@ -7,18 +7,16 @@ from dataclasses import replace
 from itertools import chain
 from pathlib import Path
 
+from megavox.cohort.case import Rejected
 from megavox.cohort.layouts.listing import need_given_folder
 from megavox.core.errors import CohortError, WorkspaceError
 from megavox.core.files import file_hash, plain, text_hash
 from megavox.core.progress import say
 from megavox.inference.cohort import CohortOutcome, cases_in, predict_cases
-from megavox.inference.predictor import Predictor
-from megavox.inference.recipe import Recipe
+from megavox.inference.recipe import Network, Recipe
 from megavox.pipeline.project import Project, training_settings
-from megavox.pipeline.setting import setting
 from megavox.study.compare import differences
-from megavox.training.checkpoint import AVERAGED, best_checkpoint
-from megavox.training.parallel import choose_device
+from megavox.training.best import AVERAGED, best_checkpoint
 
 
 def weights_hash(project: Project) -> str:
@@ -28,8 +26,8 @@ def weights_hash(project: Project) -> str:
     return text_hash(file_hash(best_checkpoint(project.run) / AVERAGED) + how)
 
 
-def predictor_of(project: Project) -> Predictor:
-    """The run's network with its best weights.
+def network_of(project: Project) -> Network:
+    """The run's network with its best weights; they are not loaded here.
 
     Raises:
         CheckpointError, WorkspaceError: the run was not trained, or for another task.
@@ -47,46 +45,57 @@ def predictor_of(project: Project) -> Predictor:
     if changed:
         say(f"note: {project.run_name} was trained with other settings, and predicts with those: {changed}")
     recipe = replace(recipe, study=recipe.study.model_copy(update={"inference": project.study.inference}))
-    device = choose_device(str(project.study.training.device))
-    return Predictor(setting(project, recipe.on(device.type), checkpoint, device), checkpoint, device)
+    wish = str(project.study.training.device)
+    if recipe.study.inference.fast is not None:  # only this needs PyTorch here and not in the workers alone
+        from megavox.pipeline.setting import setting
+        from megavox.training.parallel import choose_device
+
+        device = choose_device(wish)
+        recipe = setting(project, recipe.on(device.type), checkpoint, device)
+    return Network(recipe, checkpoint, wish, weights_hash(project))
 
 
-def predict(project: Project, source: Path | None = None, output: Path | None = None) -> CohortOutcome:
+def predict(project: Project, source: Path | None = None, output: Path | None = None,
+            workers: int | None = None) -> CohortOutcome:
     """Predict every image under `source`, or the study's own test cases.
 
     Args:
         project: with a trained run.
         source: a folder of NIfTI, raster or DICOM files, in any depth.
         output: where to write; the workspace's predictions folder without it.
+        workers: processes; None for as many as cores and memory allow.
 
     Raises:
         WorkspaceError: the output would lie among the images. CohortError: no such folder, or nothing to predict.
+        Stopped: a signal asked to stop; the same command goes on.
     """
     if source is not None:
         need_given_folder(source)
-    predictor, weights = predictor_of(project), weights_hash(project)
+    network = network_of(project)
     if source is None:
-        cases = [entry.case for entry in project.entries() if entry.part == "test"]
-        place = (output or project.workspace.predictions(project.run_name)).resolve()
+        folder = output or project.workspace.predictions(project.run_name)
+        cases, rejected = [entry.case for entry in project.entries() if entry.part == "test"], list[Rejected]()
+        place = folder.resolve()
         if any(place in path.resolve().parents for case in cases for path in (*chain(*case.images), *case.masks)):
-            raise WorkspaceError("the predictions would lie among the images and could overwrite them", where=place,
-                                 fix="Choose another --output")
-        return _some(predict_cases(predictor, cases, output or project.workspace.predictions(project.run_name),
-                                   weights))
-    folder = output or project.workspace.predictions(project.run_name) / source.resolve().name
-    if folder.resolve() == source.resolve() or folder.resolve() in source.resolve().parents:
-        raise WorkspaceError("the predictions would lie among the images and could overwrite them", where=folder,
-                             fix="Choose another --output")
-    cases, rejected = cases_in(source, predictor.recipe.preparation.channels)
-    cases = [case for case in cases if folder.resolve() not in case.images[0][0].resolve().parents]
-    if not cases:
-        raise CohortError(f"no image that can be used was found ({len(rejected)} files were not usable"
-                          + (f"; the first: {rejected[0].message})" if rejected else ")"), where=source)
-    return _some(predict_cases(predictor, cases, folder, weights, rejected))
+            raise _among_images(folder)
+    else:
+        folder = output or project.workspace.predictions(project.run_name) / source.resolve().name
+        if folder.resolve() == source.resolve() or folder.resolve() in source.resolve().parents:
+            raise _among_images(folder)
+        cases, rejected = cases_in(source, network.recipe.preparation.channels, folder)
+        if not cases:
+            raise CohortError(f"no image that can be used was found ({len(rejected)} files were not usable"
+                              + (f"; the first: {rejected[0].message})" if rejected else ")"), where=source)
+    return _some(predict_cases(network, cases, folder, rejected, workers))
+
+
+def _among_images(folder: Path) -> WorkspaceError:
+    return WorkspaceError("the predictions would lie among the images and could overwrite them", where=folder,
+                          fix="Choose another --output")
 
 
 def _some(outcome: CohortOutcome) -> CohortOutcome:
-    if not outcome.rows:
+    if not outcome.rows and not outcome.elsewhere:
         first = f"; the first: {outcome.rejected[0].message}" if outcome.rejected else ""
         raise CohortError(f"none of {len(outcome.rejected)} cases could be predicted{first}", where=outcome.folder,
                           fix="Read the reasons in quarantine.csv there")

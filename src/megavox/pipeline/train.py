@@ -19,7 +19,8 @@ from megavox.pipeline.workshop import Workshop
 from megavox.study import AUTO, Study, show_study
 from megavox.study.compare import differences
 from megavox.study.duration import duration_text
-from megavox.training.checkpoint import Progress, best_checkpoint, complete_checkpoints, load_weights
+from megavox.training.best import best_checkpoint
+from megavox.training.checkpoint import Progress, complete_checkpoints, load_weights
 from megavox.training.loop import train as run_loop
 from megavox.training.parallel import Ranks, ranks
 

@@ -50,6 +50,10 @@ _REASONS = {
     "missing subject": ("Whose image?", "It cannot be told which person the image belongs to."),
     "killed its reader": ("Crashed the reader", "Reading this file brought the program down, most often by running out "
                           "of memory; the rest went on without it."),
+    "killed its worker": ("Crashed the prediction", "Predicting this image brought its process down, twice; the rest "
+                          "went on without it."),
+    "unexpected error": ("Unexpected error", "Predicting this image failed twice in a way that nobody foresaw; the "
+                         "rest went on without it."),
 }
 
 

@@ -23,10 +23,11 @@ from torch import nn
 from megavox.core.errors import CheckpointError
 from megavox.core.files import file_hash, plain, read_json, remove_unfinished, whole_folder, write_json, write_text
 from megavox.core.workspace import DONE, RunFolder
+from megavox.training.best import AVERAGED
 from megavox.training.optimiser import MovingAverage
 
-FILES = NETWORK, AVERAGED, OPTIMISER, STATE = ("network.safetensors", "averaged.safetensors",
-                                               "optimiser.safetensors", "state.json")
+NETWORK, OPTIMISER, STATE = "network.safetensors", "optimiser.safetensors", "state.json"
+FILES = (NETWORK, AVERAGED, OPTIMISER, STATE)
 
 
 @dataclass
@@ -117,21 +118,6 @@ def load_weights(path: Path, network: nn.Module, name: str = AVERAGED, mapped: b
         raise CheckpointError(f"the weights do not fit this network ({str(error).splitlines()[-1].strip()})",
                               where=path / name, expected="the network that the run was trained with",
                               fix="Give this study a new --run-name, or train again") from None
-
-
-def best_checkpoint(folder: RunFolder) -> Path:
-    """The checkpoint with the best validation metric.
-
-    Raises:
-        CheckpointError: the run has none yet.
-    """
-    if not folder.best.exists():
-        raise CheckpointError("this run has no checkpoint yet", where=folder.root, fix="Run `megavox train` first")
-    best = folder.step(read_json(folder.best)["step"])
-    if not best.exists():
-        raise CheckpointError("the checkpoint with the best validation is gone", where=best,
-                              fix="Bring it back, or train again under another --run-name")
-    return best
 
 
 def _save(tensors: dict[str, torch.Tensor], path: Path) -> None:

@@ -1,0 +1,182 @@
+"""Cohort runs: what is kept without being read, what is made again, and how many workers there are."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from megavox.cohort.case import Case
+from megavox.core.errors import MachineError
+from megavox.core.files import read_csv, read_json
+from megavox.inference.cohort import cases_in, predict_cases
+from megavox.inference.recipe import Network
+from megavox.inference.records import ASIDE
+from megavox.inference.sizing import IDLE, SHARE, Size, allowed, planned, told
+from megavox.memory.available import available_bytes, private_bytes
+from small_network import damage, masks, small_cases, small_network
+
+COUNT = 5
+
+
+@pytest.fixture
+def cohort(tmp_path: Path) -> tuple[Network, list[Case], Path]:
+    """A network, cases, and a folder in which they are predicted."""
+    network, cases = small_network(tmp_path / "network"), small_cases(tmp_path / "images", COUNT)
+    outcome = predict_cases(network, cases, tmp_path / "out", workers=1)
+    assert [row["case"] for row in outcome.rows] == [case.name for case in cases]
+    return network, cases, tmp_path / "out"
+
+
+@pytest.fixture
+def no_worker(monkeypatch: pytest.MonkeyPatch) -> None:
+    """From here on no worker may start."""
+    def refused(*_: object, **__: object) -> None:
+        raise AssertionError("a worker was started")
+
+    monkeypatch.setattr("megavox.inference.cohort.Runner", refused)
+
+
+def test_any_number_of_workers_gives_the_same_masks_and_table(cohort: tuple[Network, list[Case], Path],
+                                                              tmp_path: Path, capsys: pytest.CaptureFixture[str]
+                                                              ) -> None:
+    network, cases, out = cohort
+    for workers in (3, None):
+        predict_cases(network, cases, tmp_path / f"{workers}", workers=workers)
+        assert masks(tmp_path / f"{workers}") == masks(out) and len(masks(out)) == COUNT
+        assert (tmp_path / f"{workers}/predictions.csv").read_text() == (out / "predictions.csv").read_text()
+    told = capsys.readouterr().err
+    assert told.count("one worker needs 0.") == 2 and ": 3 workers of 1 thread on" in told
+
+
+def test_what_is_done_is_kept_without_being_read(cohort: tuple[Network, list[Case], Path], no_worker: None) -> None:
+    network, cases, out = cohort
+    table = (out / "predictions.csv").read_text()
+    for case in cases:
+        damage(case.images[0][0])
+    assert len(predict_cases(network, cases, out).rows) == COUNT
+    assert (out / "predictions.csv").read_text() == table
+
+
+def test_where_times_differ_the_content_decides(cohort: tuple[Network, list[Case], Path],
+                                                monkeypatch: pytest.MonkeyPatch) -> None:
+    network, cases, out = cohort
+    before = {path: path.stat().st_ino for path in out.glob("case*.nii.gz")}
+    for path in [*before, *(case.images[0][0] for case in cases)]:
+        os.utime(path)
+    cases[1].images[0][0].write_bytes(cases[2].images[0][0].read_bytes())
+    predict_cases(network, cases, out)
+    after = {path: path.stat().st_ino for path in before}
+    assert [path.name for path in before if before[path] != after[path]] == ["case01.nii.gz"]
+    assert masks(out)["case01.nii.gz"] == masks(out)["case02.nii.gz"]
+    monkeypatch.setattr("megavox.inference.cohort.Runner", None)
+    assert len(predict_cases(network, cases, out).rows) == COUNT, "the new times are noted"
+
+
+def test_empty_and_cut_masks_and_records_are_made_again(cohort: tuple[Network, list[Case], Path]) -> None:
+    network, cases, out = cohort
+    clean = masks(out)
+    (out / "case00.nii.gz").write_bytes(b"")
+    (out / "case01.nii.gz").write_bytes((out / "case01.nii.gz").read_bytes()[:-9])
+    (out / "case02.json").write_bytes(b"")
+    (out / "case03.json").write_bytes((out / "case03.json").read_bytes()[:200])
+    (out / "case04.nii.gz").unlink()
+    assert len(predict_cases(network, cases, out).rows) == COUNT
+    assert masks(out) == clean
+    for case in cases:
+        assert read_json(out / f"{case.name}.json")["output_hash"] == clean[f"{case.name}.nii.gz"]
+
+
+def test_other_weights_predict_anew(cohort: tuple[Network, list[Case], Path]) -> None:
+    network, cases, out = cohort
+    before = {path: path.stat().st_ino for path in out.glob("case*.nii.gz")}
+    rows = predict_cases(replace(network, weights="w2"), cases, out).rows
+    assert all(row["weights"] == "w2" for row in rows)
+    assert not set(before.items()) & {(path, path.stat().st_ino) for path in before}
+
+
+def test_a_broken_image_is_not_read_again_until_it_changes(cohort: tuple[Network, list[Case], Path],
+                                                           monkeypatch: pytest.MonkeyPatch) -> None:
+    network, cases, out = cohort
+    path = cases[3].images[0][0]
+    sound = path.read_bytes()
+    path.write_bytes(sound[:300])
+    outcome = predict_cases(network, cases, out)
+    assert [one.case for one in outcome.rejected] == ["case03"] and len(outcome.rows) == COUNT - 1
+    assert not (out / "case03.nii.gz").exists() and not (out / "case03.json").exists()
+    assert read_json(out / ASIDE / "case03.json")["message"] == read_csv(out / "quarantine.csv")[0]["message"]
+    with monkeypatch.context() as patch:
+        patch.setattr("megavox.inference.cohort.Runner", None)
+        again = predict_cases(network, cases, out)
+        assert again.rejected == outcome.rejected
+    path.write_bytes(sound)
+    assert len(predict_cases(network, cases, out).rows) == COUNT
+    assert not list((out / ASIDE).iterdir()) and not read_csv(out / "quarantine.csv")
+
+
+def test_damaged_weights_are_told_by_the_worker(cohort: tuple[Network, list[Case], Path], tmp_path: Path) -> None:
+    network, cases, _ = cohort
+    damage(next(network.checkpoint.glob("*.safetensors")))
+    with pytest.raises(Exception, match="damaged"):
+        predict_cases(network, cases, tmp_path / "none")
+
+
+def test_a_folder_that_cannot_be_written_ends_the_command_and_blames_no_case(
+        cohort: tuple[Network, list[Case], Path], tmp_path: Path) -> None:
+    network, cases, _ = cohort
+    if os.geteuid() == 0:
+        pytest.skip("root may write anywhere")
+    (tmp_path / "locked").mkdir(mode=0o555)
+    with pytest.raises(MachineError, match="not allowed"):
+        predict_cases(network, cases, tmp_path / "locked")
+
+
+def test_cases_of_one_name_stay_apart(tmp_path: Path) -> None:
+    image = small_cases(tmp_path / "one", 1)[0].images[0][0].read_bytes()
+    for place in ("a/b_c/x.nii.gz", "a_b/c/x.nii.gz", "out/x.nii.gz"):
+        (tmp_path / "in" / place).parent.mkdir(parents=True)
+        (tmp_path / "in" / place).write_bytes(image)
+    cases, _ = cases_in(tmp_path / "in", 1, tmp_path / "in" / "out")
+    assert len({case.name for case in cases}) == len(cases) == 2
+
+
+@given(cores=st.integers(1, 300), cases=st.integers(1, 10_000), need=st.integers(1, 10**11),
+       available=st.integers(0, 10**13))
+def test_workers_fit_into_cores_and_memory_and_few_cores_lie_idle(cores: int, cases: int, need: int,
+                                                                  available: int) -> None:
+    plan = planned(cores, cases)
+    size = allowed(plan, cores, need, available)
+    assert size.workers * size.threads <= max(cores, 1)
+    assert size.workers == 1 or size.workers * need <= SHARE * available
+    assert size.workers <= cases
+    if cases >= cores:
+        assert size.workers * size.threads >= (1 - IDLE) * cores
+
+
+def test_memory_for_few_workers_gives_them_more_threads(cohort: tuple[Network, list[Case], Path], tmp_path: Path,
+                                                        monkeypatch: pytest.MonkeyPatch,
+                                                        capsys: pytest.CaptureFixture[str]) -> None:
+    network, cases, out = cohort
+    monkeypatch.setattr("megavox.inference.runner.cores", lambda: 4)
+    monkeypatch.setattr("megavox.inference.runner.available_bytes", lambda: 0)
+    assert len(predict_cases(network, cases, tmp_path / "few").rows) == COUNT
+    assert "1 worker of 4 threads on 4 cores" in capsys.readouterr().err and masks(tmp_path / "few") == masks(out)
+
+
+def test_sizes() -> None:
+    gb = 10**9
+    assert planned(24, 50_000) == Size(24, 1) and planned(24, 1) == Size(1, 24) and planned(4, 9, asked=9) == Size(9, 1)
+    assert allowed(Size(24, 1), 24, 4 * gb, 64 * gb) == Size(12, 2), "memory holds 14, of which 10 cores would idle"
+    assert allowed(Size(24, 1), 24, 100 * gb, 64 * gb) == Size(1, 24)
+    assert told(Size(8, 3), int(1.2e9), 24) == "one worker needs 1.2 GB: 8 workers of 3 threads on 24 cores"
+
+
+def test_memory_of_this_process_is_measured() -> None:
+    before = private_bytes()
+    held = bytearray(os.urandom(1 << 20) * 64)
+    most, now = private_bytes()
+    assert now >= before[1] + len(held) // 2 and most >= now and 0 < available_bytes() < 1 << 50
