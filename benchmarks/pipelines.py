@@ -1,8 +1,8 @@
 """Training pipelines of Megavox and its peers, each at its best for the same mix of augmentations.
 
 Of every pipeline come pairs of an image, float32 and z-scored, and a mask. Half of the patches lie around a
-voxel of a class. Each axis is mirrored in half of the patches; half are turned by 90, 180 or 270 degrees (of
-Megavox's three in four); rotation by up to 15 degrees about all axes and scaling by 0.85 to 1.15 in a given
+voxel of a class. Each axis is mirrored in half of the patches; three in four are turned by 90, 180 or 270
+degrees; rotation by up to 15 degrees about all axes and scaling by 0.85 to 1.15 in a given
 share, the image trilinear and the mask nearest; intensities times 0.75 to 1.25 and shifted in half of the
 patches; Gaussian noise of standard deviation 0 to 0.1 in half of them. One process, one thread.
 """
@@ -75,7 +75,7 @@ def nnunet(folder: Path, size: int, share: float) -> Work:
                          rotation=(-ANGLE, ANGLE), p_scaling=apart, scaling=(0.85, 1.15),
                          p_synchronize_scaling_across_axes=1, mode_seg="nearest", border_mode_seg="constant",
                          padding_value_seg=-1),
-        RandomTransform(Rot90Transform(1), 0.5),
+        RandomTransform(Rot90Transform(1), 0.75),
         RandomTransform(GaussianNoiseTransform((0, 0.1), synchronize_channels=True), 0.5),
         RandomTransform(MultiplicativeBrightnessTransform((0.75, 1.25), synchronize_channels=False), 0.5),
         RandomTransform(BrightnessAdditiveTransform(0, 0.05, synchronize_channels=False), 0.5),
@@ -88,7 +88,7 @@ def nnunet(folder: Path, size: int, share: float) -> Work:
 
 def _monai_mix() -> list[mt.Transform]:
     return [*(mt.RandFlipd(("image", "mask"), prob=0.5, spatial_axis=axis) for axis in range(3)),
-            mt.RandRotate90d(("image", "mask"), prob=0.5, max_k=3),
+            mt.RandRotate90d(("image", "mask"), prob=0.75, max_k=3),
             mt.RandScaleIntensityd("image", factors=0.25, prob=0.5),
             mt.RandShiftIntensityd("image", offsets=0.1, prob=0.5), mt.RandGaussianNoised("image", prob=0.5, std=0.1)]
 

@@ -31,7 +31,8 @@ def spatial_matrix(augmentation: Augmentation, spacing_mm: Sequence[float]) -> n
         turn = np.eye(dims)
         turn[[first, second]] = turn[[second, first]]
         turn[first] *= -1
-        matrix = np.linalg.matrix_power(turn, times) @ matrix
+        for _ in range(times):
+            matrix = turn @ matrix
     if augmentation.affine is not None:
         spacing = np.asarray(spacing_mm)
         matrix = (augmentation.affine * spacing / spacing[:, None]) @ matrix  # mm -> voxels on both sides
@@ -52,8 +53,8 @@ def source_box(matrix: np.ndarray, centre: np.ndarray, patch: Sequence[int],
     start = np.floor(centre - half + 1e-6).astype(int)
     stop = np.ceil(centre + half - 1e-6).astype(int) + 1
     size = np.asarray(shape)
-    start = np.clip(start, 0, size - 1)
-    return start, np.clip(stop, start + 1, size)
+    start = np.minimum(np.maximum(start, 0), size - 1)
+    return start, np.minimum(np.maximum(stop, start + 1), size)
 
 
 def is_permutation(matrix: np.ndarray, first: np.ndarray) -> bool:

@@ -107,6 +107,17 @@ def nearest(box: Any, matrix: Any, first: Any, corner: Any, out: Any) -> None:
                 into[x] = flat[np.uintp(_U(places[x]))]
 
 
+@njit(cache=True, nogil=True, inline="always")
+def _line(flat: Any, at: Any, forward: bool, out: Any, begin: Any, step: Any, count: Any) -> None:
+    """`out[begin + n * step] = flat[at + n]`, or `flat[at - n]`; unsigned places need no look for negative ones."""
+    if forward:
+        for n in range(count):
+            out[begin + n * step] = flat[at + n]
+    else:
+        for n in range(count):
+            out[begin + n * step] = flat[at - n]
+
+
 @njit(cache=True, nogil=True)
 def turn(flat: Any, begin: int, strides: Any, out: Any) -> None:
     """`out[z, y, x] = flat[begin + z * strides[0] + y * strides[1] + x * strides[2]]`: axes swapped and flipped.
@@ -116,30 +127,31 @@ def turn(flat: Any, begin: int, strides: Any, out: Any) -> None:
     """
     depth, height, width = out.shape
     dz, dy, dx = strides
+    into, one = out.reshape(-1), np.uintp(1)
     if abs(dx) == 1:
         for z in range(depth):
             for y in range(height):
-                at, into = begin + z * dz + y * dy, out[z, y]
-                for x in range(width):
-                    into[x] = flat[np.uintp(at + x * dx)]
+                _line(flat, np.uintp(begin + z * dz + y * dy), dx == 1, into,
+                      np.uintp((z * height + y) * width), one, np.uintp(width))
         return
     along_y = abs(dy) == 1
     lines, line = (height, dy) if along_y else (depth, dz)
     others, other = (depth, dz) if along_y else (height, dy)
-    tile = np.empty((_TILE, _TILE), out.dtype)
+    tile = np.empty(_TILE * _TILE, out.dtype)
     for n in range(others):
         for i0 in range(0, lines, _TILE):
-            rows = min(_TILE, lines - i0)
+            rows = np.uintp(min(_TILE, lines - i0))
             for x0 in range(0, width, _TILE):
                 columns = min(_TILE, width - x0)
                 for x in range(columns):
-                    at = begin + n * other + i0 * line + (x0 + x) * dx
-                    for i in range(rows):
-                        tile[x, i] = flat[np.uintp(at + i * line)]
+                    at = np.uintp(begin + n * other + i0 * line + (x0 + x) * dx)
+                    if rows == np.uintp(_TILE):  # a loop of known length is unrolled
+                        _line(flat, at, line == 1, tile, np.uintp(x), np.uintp(_TILE), np.uintp(_TILE))
+                    else:
+                        _line(flat, at, line == 1, tile, np.uintp(x), np.uintp(_TILE), rows)
                 for i in range(rows):
-                    into = out[n, i0 + i] if along_y else out[i0 + i, n]
-                    for x in range(columns):
-                        into[x0 + x] = tile[x, i]
+                    row = n * height + i0 + i if along_y else (i0 + i) * height + n
+                    _line(tile, np.uintp(i * _TILE), True, into, np.uintp(row * width + x0), one, np.uintp(columns))
 
 
 @njit(cache=True, nogil=True, inline="always")

@@ -70,18 +70,17 @@ def draw_centre(rng: np.random.Generator, shape: Sequence[int], patch: Sequence[
     Then it is moved so that the patch stays inside the image, along each axis on which it fits; on
     the others the patch is centred on the image.
     """
-    size, box = np.asarray(shape), np.asarray(patch)
     if positions is not None and len(positions) and rng.random() < foreground:
         classes, ends = positions[:, 0], [0]  # of the classes, which lie in order
         while ends[-1] < len(positions):
             ends.append(bisect_right(classes, classes[ends[-1]]))
         chosen = int(rng.integers(len(ends) - 1))
         row = rng.integers(ends[chosen], ends[chosen + 1])
-        start = positions[row, 1:].astype(int) - box // 2
+        start = [voxel - p // 2 for voxel, p in zip(positions[row, 1:].tolist(), patch, strict=True)]
     else:
-        start = rng.integers(0, np.maximum(size - box, 0) + 1)
-    start = np.where(size >= box, np.clip(start, 0, np.maximum(size - box, 0)), (size - box) // 2)
-    return start + (box - 1) / 2
+        start = [int(rng.integers(0, max(n - p, 0) + 1)) for n, p in zip(shape, patch, strict=True)]
+    return np.array([(min(max(a, 0), n - p) if n >= p else (n - p) // 2) + (p - 1) / 2
+                     for a, n, p in zip(start, shape, patch, strict=True)])
 
 
 def draw_augmentation(rng: np.random.Generator, section: AugmentSection, spacing_mm: Sequence[float],

@@ -23,7 +23,7 @@ from megavox.store.layout import IMAGE, MASK, POSITIONS, Record
 from megavox.store.shard import EVERYTHING, Layout, OpenShards, read_layout
 
 INDEX = "index.json"
-CACHE_BYTES = 256 << 20  # whole arrays kept decoded by one reader; small cohorts are decoded once
+CACHE_BYTES = 128 << 20  # whole arrays kept decoded by one reader; small cohorts are decoded once
 
 
 class Store:
