@@ -160,6 +160,8 @@ def torchio_pipeline(volumes: Volumes, size: int, share: float) -> Work:
         yield from sampler(subject)
 
     drawn = [patches(*volume) for volume in volumes]
+    for one in drawn:
+        next(one)  # makes its map
 
     def work(rng: np.random.Generator) -> int:
         chain(next(drawn[int(rng.integers(len(drawn)))]))
