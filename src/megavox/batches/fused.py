@@ -8,7 +8,7 @@ laid around the box first, so that the loops need no checks.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import cached_property
+from typing import Any
 
 import numpy as np
 
@@ -30,24 +30,15 @@ class Look:
     """
 
     def __init__(self, matrix: np.ndarray, centre: np.ndarray, patch: Sequence[int], shape: Sequence[int]) -> None:
-        dims = len(patch)
+        flat = 3 - len(patch)
         self._plain = (matrix, centre, patch, shape)
-        half = (np.asarray(patch) - 1) / 2
-        reach = np.abs(matrix) @ half
-        self.start, self.stop = apply.source_box(matrix, centre, patch, shape)
-        first = centre - matrix @ half - self.start
-        self.permutes = apply.is_permutation(matrix, first)  # patch voxels fall on image voxels
-        self.inside = bool((centre - reach > -0.5).all() and (centre + reach < np.asarray(shape) - 0.5).all())
-        flat = (0,) * (3 - dims)
-        self.patch = (1,) * len(flat) + tuple(patch)
-        self.first = np.concatenate([flat, first])  # patch voxel p looks at box position `first + matrix @ p`
-        self.matrix = np.eye(3)
-        self.matrix[len(flat):, len(flat):] = matrix
-        if not self.permutes:  # the box stands within all that is looked at, with a margin
-            begin = np.minimum(np.floor(centre - reach).astype(int) - MARGIN, self.start)
-            end = np.maximum(np.ceil(centre + reach).astype(int) + 2 + MARGIN, self.stop)
-            self.corner = flat + tuple((self.start - begin).tolist())
-            self.size = (1,) * len(flat) + tuple((end - begin).tolist())
+        self.patch = (1,) * flat + tuple(patch)
+        self.matrix, middle, whole = np.eye(3), np.zeros(3), np.ones(3, np.int64)
+        self.matrix[flat:, flat:], middle[flat:], whole[flat:] = matrix, centre, shape
+        start, stop, self.first, self.permutes, self.inside, corner, size, wanted = kernel.look(
+            self.matrix, middle, np.array(self.patch), whole, flat, MARGIN, NEIGHBOUR)
+        self._box = (start[flat:].tolist(), stop[flat:].tolist(), EVERYTHING if self.permutes else wanted)
+        self.corner, self.size = tuple(corner.tolist()), tuple(size.tolist())
 
     def image(self, read: Read, numbers: np.ndarray, outside: np.ndarray) -> np.ndarray:
         """See `apply.image_patch`."""
@@ -60,7 +51,7 @@ class Look:
             if self.permutes:
                 kernel.normalise_into(self._turned(box[channel]), *how, out[channel], (0, 0, 0))
             else:
-                around = np.full(self.size, outside[channel], np.float32)
+                around = self._around(box.shape[1:], np.float32, outside[channel])
                 kernel.normalise_into(box[channel], *how, around, self.corner)
                 kernel.interpolate(around, self.matrix, self.first + self.corner, out[channel])
         return out.reshape(len(box), *self._plain[2])
@@ -74,40 +65,37 @@ class Look:
             return np.zeros(self._plain[2], box.dtype)
         if self.permutes:
             return self._turned(box).reshape(self._plain[2])
-        around = np.zeros(self.size, box.dtype)
+        around = self._around(box.shape, box.dtype, 0)
         around[tuple(slice(c, c + n) for c, n in zip(self.corner, box.shape, strict=True))] = box
         out = np.empty(self.patch, box.dtype)
         kernel.nearest(around, self.matrix, self.first, self.corner, out)
         return out.reshape(self._plain[2])
 
+    def _around(self, box: tuple[int, ...], dtype: Any, outside: Any) -> np.ndarray:
+        """All that is looked at, with what lies outside around the place of the box, which is left empty."""
+        around = np.empty(self.size, dtype)
+        for axis, (corner, length) in enumerate(zip(self.corner, box, strict=True)):
+            lead = (slice(None),) * axis
+            around[(*lead, slice(0, corner))] = outside
+            around[(*lead, slice(corner + length, None))] = outside
+        return around
+
     def _read(self, read: Read) -> np.ndarray:
         """The box, `(C, Z, Y, X)` in its stored type."""
-        box = np.ascontiguousarray(read(self.start.tolist(), self.stop.tolist(), self._wanted))
+        box = np.ascontiguousarray(read(*self._box))
         return box.reshape(len(box), *(1,) * (4 - box.ndim), *box.shape[1:])
-
-    @cached_property
-    def _wanted(self) -> np.ndarray:
-        """Slabs of the image, one for each axis of the patch, that hold every voxel it looks at."""
-        if self.permutes:
-            return EVERYTHING
-        inverse = np.linalg.inv(self.matrix)
-        half = (np.array(self.patch) - 1) / 2
-        scale = 1 / (half + np.abs(inverse).sum(axis=1) * NEIGHBOUR)
-        origin = self.first + np.array([0] * (3 - len(self.start)) + self.start.tolist()) + self.matrix @ half
-        return np.column_stack([inverse, -inverse @ origin]) * scale[:, None]
 
     def _turned(self, box: np.ndarray) -> np.ndarray:
         """The box `(Z, Y, X)` with its axes permuted and flipped as the patch has them."""
-        whole = np.rint(self.matrix).astype(int)
-        axis = np.abs(whole).argmax(axis=0)  # of the box, for each axis of the patch
-        signs = whole[axis, range(3)]
-        if (signs > 0).all() and (axis == range(3)).all():
+        strides, begin, steps = (box.shape[1] * box.shape[2], box.shape[2], 1), 0, [0, 0, 0]
+        for row, stride, length in zip(self.matrix.tolist(), strides, box.shape, strict=True):
+            along = max(range(3), key=[abs(v) for v in row].__getitem__)  # the patch's axis along this one of the box
+            steps[along] = stride if row[along] > 0 else -stride
+            begin += 0 if row[along] > 0 else stride * (length - 1)
+        if tuple(steps) == strides:
             return box
-        steps = np.array([box.shape[1] * box.shape[2], box.shape[2], 1])[axis]
-        ends = steps * (np.array(box.shape)[axis] - 1)
-        begin = int(ends[signs < 0].sum())
         out = np.empty(self.patch, box.dtype)
-        kernel.turn(box.reshape(-1), begin, tuple(int(v) for v in steps * signs), out)
+        kernel.turn(box.reshape(-1), begin, tuple(steps), out)
         return out
 
 
@@ -118,11 +106,11 @@ def change_intensities(patch: np.ndarray, augmentation: Augmentation) -> np.ndar
         patch = np.ascontiguousarray(apply.blurred(patch, augmentation.blur))
     if augmentation.coarsen > 1:
         patch = apply.coarsened(patch, augmentation.coarsen)
+    gain, offset = np.float32(augmentation.gain), np.float32(augmentation.offset)
     if augmentation.noise > 0:
         seed = augmentation.noise_seed
         kernel.add_noise(patch.reshape(-1), np.float32(augmentation.noise), np.uint32(seed & 0xFFFFFFFF),
-                         np.uint32(seed >> 32 & 0xFFFFFFFF))
-    if augmentation.gain != 1 or augmentation.offset != 0:
-        patch *= np.float32(augmentation.gain)
-        patch += np.float32(augmentation.offset)
+                         np.uint32(seed >> 32 & 0xFFFFFFFF), gain, offset)
+    elif gain != 1 or offset != 0:
+        kernel.scale(patch.reshape(-1), gain, offset)
     return apply.bent(patch, augmentation.gamma) if augmentation.gamma != 1 else patch

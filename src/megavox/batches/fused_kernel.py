@@ -18,6 +18,64 @@ _TILE = 16
 _F, _I, _U = np.float32, np.int32, np.uint32  # integer arithmetic widens in Numba: each result is narrowed
 
 
+@njit(cache=True, nogil=True)
+def look(matrix: Any, centre: Any, patch: Any, shape: Any, flat: int, margin: int, neighbour: float) -> Any:
+    """Where a patch looks: `apply.source_box` and `apply.is_permutation`, and what else follows from the matrix.
+
+    Args:
+        matrix, centre: `(3, 3)` and `(3,)`, patch voxel p looks at image position `centre + matrix @ (p - middle)`.
+        patch, shape: `(3,)` whole numbers.
+        flat: how many of the first axes an image has not; they have one voxel.
+        margin: voxels around what is looked at.
+        neighbour: voxels from a position to those it is interpolated from, at the most.
+
+    Returns:
+        start, stop of the box; box position of patch voxel 0; whether the patch looks at whole voxels; whether at
+        nothing outside; where the box begins within all that is looked at, with the margin, and the size of that;
+        slabs of the image, for `CaseReader.image`.
+    """
+    start, stop, corner, size = np.empty((4, 3), np.int64)
+    first = np.empty(3)
+    wanted = np.empty((3, 4))
+    permutes = inside = True
+    for axis in range(3):
+        reach = at = 0.0
+        ones = 0
+        for k in range(3):
+            step, half = matrix[axis, k], (patch[k] - 1) / 2
+            reach += abs(step) * half
+            at += step * half
+            whole = np.rint(step)
+            permutes &= abs(step - whole) < 1e-9 and abs(whole) <= 1
+            ones += abs(whole) == 1
+        permutes &= ones == 1
+        start[axis] = min(max(int(np.floor(centre[axis] - reach + 1e-6)), 0), shape[axis] - 1)
+        stop[axis] = min(max(int(np.ceil(centre[axis] + reach - 1e-6)) + 1, start[axis] + 1), shape[axis])
+        first[axis] = centre[axis] - at - start[axis]
+        permutes &= abs(first[axis] - np.rint(first[axis])) < 1e-6
+        inside &= centre[axis] - reach > -0.5 and centre[axis] + reach < shape[axis] - 0.5
+        begin = 0 if axis < flat else min(int(np.floor(centre[axis] - reach)) - margin, start[axis])
+        end = 1 if axis < flat else max(int(np.ceil(centre[axis] + reach)) + 2 + margin, stop[axis])
+        corner[axis], size[axis] = start[axis] - begin, end - begin
+    volume = 0.0
+    for k in range(3):  # rows of the inverse are cross products of columns
+        a, b = matrix[:, (k + 1) % 3], matrix[:, (k + 2) % 3]
+        for axis in range(3):
+            i, j = (axis + 1) % 3, (axis + 2) % 3
+            wanted[k, axis] = a[i] * b[j] - a[j] * b[i]
+    for axis in range(3):
+        volume += wanted[0, axis] * matrix[axis, 0]
+    for k in range(3):
+        widest, offset = 0.0, 0.0
+        for axis in range(3):
+            wanted[k, axis] /= volume
+            widest += abs(wanted[k, axis])
+            offset -= wanted[k, axis] * centre[axis]
+        wanted[k, 3] = offset
+        wanted[k] /= (patch[k] - 1) / 2 + widest * neighbour
+    return start, stop, first, permutes, inside, corner, size, wanted
+
+
 @njit(cache=True, nogil=True, inline="always")
 def _normal(value: Any, low: Any, high: Any, centre: Any, factor: Any) -> Any:
     return (min(max(_F(value), low), high) - centre) * factor
@@ -208,15 +266,25 @@ def _bits(number: Any, low_key: Any, high_key: Any) -> Any:
 
 
 @njit(cache=True, nogil=True, fastmath={"contract", "nsz"})
-def add_noise(out: Any, deviation: Any, low_key: Any, high_key: Any) -> None:
-    """Add Gaussian noise to `out`, one-dimensional float32: a function of the key and the voxel's number alone."""
-    half = np.uintp((out.size + 1) // 2)
+def add_noise(out: Any, deviation: Any, low_key: Any, high_key: Any, gain: Any, offset: Any) -> None:
+    """`(out + noise) * gain + offset` for `out`, one-dimensional float32.
+
+    The noise is Gaussian, a function of the key and the voxel's number alone.
+    """
+    half, scale = np.uintp((out.size + 1) // 2), _F(deviation * gain)
     for n in range(np.uintp(out.size // 2)):
         first = _U(_U(n) * _U(2))
         a, b = _turned_by(_radius(_bits(first, low_key, high_key)), _bits(_U(first + _U(1)), low_key, high_key))
-        out[n] += deviation * a
-        out[half + n] += deviation * b
+        out[n] = out[n] * gain + (scale * a + offset)
+        out[half + n] = out[half + n] * gain + (scale * b + offset)
     if out.size % 2:
         first = _U(_U(half - np.uintp(1)) * _U(2))
         a, b = _turned_by(_radius(_bits(first, low_key, high_key)), _bits(_U(first + _U(1)), low_key, high_key))
-        out[half - np.uintp(1)] += deviation * a
+        out[half - np.uintp(1)] = out[half - np.uintp(1)] * gain + (scale * a + offset)
+
+
+@njit(cache=True, nogil=True, fastmath={"contract"})
+def scale(out: Any, gain: Any, offset: Any) -> None:
+    """`out * gain + offset` for `out`, one-dimensional float32."""
+    for n in range(np.uintp(out.size)):
+        out[n] = out[n] * gain + offset

@@ -88,6 +88,7 @@ class Samples:
         self.readers, self.numbers, self.patch, self.batch = list(readers), list(numbers), tuple(patch), batch
         self.section, self.seed, self.classes = section, seed, classes
         self._cache = CachedArrays()
+        self._outside: dict[int, np.ndarray] = {}
 
     def case_name(self, step: int, position: int) -> str:
         """Name of the case that a sample comes from."""
@@ -107,7 +108,7 @@ class Samples:
         matrix, centre = self._place(case, centre, augmentation)
         start, stop = source_box(matrix, centre, self.patch, record.shape[1:])
         first = centre - matrix @ ((np.asarray(self.patch) - 1) / 2) - start
-        draw = Draw(matrix, first, self.patch, numbers, outside_value(record.intensities, numbers), augmentation)
+        draw = Draw(matrix, first, self.patch, numbers, self._outside_of(case), augmentation)
         box = start.tolist(), stop.tolist()
         target = (class_target(record.classes or (), record.unknown, self.classes) if self.classes
                   else self._cache.box(reader, "mask", *box))
@@ -119,8 +120,7 @@ class Samples:
         record = reader.record
         matrix, centre = self._place(case, centre, augmentation)
         look = Look(matrix, centre, self.patch, record.shape[1:])
-        image = look.image(lambda *box: self._cache.box(reader, "image", *box), numbers,
-                           outside_value(record.intensities, numbers))
+        image = look.image(lambda *box: self._cache.box(reader, "image", *box), numbers, self._outside_of(case))
         image = change_intensities(image, augmentation)
         if self.classes:
             return image, class_target(record.classes or (), record.unknown, self.classes)
@@ -142,6 +142,12 @@ class Samples:
         if augmentation.affine is not None:
             centre = centre + np.asarray(augmentation.shift) / spacing
         return matrix, _on_voxels(matrix, centre, self.patch)
+
+    def _outside_of(self, case: int) -> np.ndarray:
+        found = self._outside.get(case)
+        if found is None:
+            found = self._outside[case] = outside_value(self.readers[case].record.intensities, self.numbers[case])
+        return found
 
     def _case(self, step: int, position: int) -> int:
         return draw_case(self.seed, step, position, self.batch, len(self.readers))

@@ -2,7 +2,7 @@
 
     store/<key>/zarr.json              group, NGFF multiscales (one scale) in mm
     store/<key>/0                      image (C, Z, Y, X): one shard, inner chunks 16 x 16 x 32
-    store/<key>/labels/mask/0          mask (Z, Y, X) uint8, where the task has masks
+    store/<key>/labels/mask/0          mask (Z, Y, X) uint8, inner chunks 32^3, where the task has masks
     store/<key>/positions.npy          (N, 1 + dims): class, then voxel indices, where it has masks
     store/<key>/record.json            everything else and its CRC32C, written last
 
@@ -30,6 +30,7 @@ MASK = "labels/mask/0"
 POSITIONS = "positions.npy"
 RECORD = "record.json"
 CHUNKS = {3: (16, 16, 32), 2: (256, 256)}  # voxels; see docs/decisions/007
+MASK_CHUNK = 32  # voxels along each axis of a volume's mask, which compresses to next to nothing
 
 
 @dataclass(frozen=True)
@@ -114,8 +115,9 @@ def shard_files(folder: Path) -> list[Path]:
 
 
 def chunk_shape(shape: tuple[int, ...], dims: int) -> tuple[int, ...]:
-    """Shape of the inner chunks of an array whose last `dims` axes are spatial."""
-    return (*[1] * (len(shape) - dims), *map(min, CHUNKS[dims], shape[-dims:]))
+    """Shape of the inner chunks of an array: an image `(C, *S)` or a mask `S`, with `dims` spatial axes."""
+    edges = (MASK_CHUNK,) * 3 if len(shape) == dims == 3 else CHUNKS[dims]
+    return (*[1] * (len(shape) - dims), *map(min, edges, shape[-dims:]))
 
 
 def _multiscale(name: str, dims: int, scale: list[float], origin: list[float], channel: bool) -> dict[str, Any]:
