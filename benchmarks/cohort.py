@@ -1,21 +1,24 @@
 """A cohort of 50,000 small cases: opening its store, listing, resuming and measuring its predictions.
 
-    python benchmarks/cohort.py [CASES]
+    make bench-inference
 
 The predictions are made up, but written by the functions that the workers write with. Each step is a process
-of its own; its seconds and its largest memory count. A bar that is missed makes the exit status 1.
+of its own; its seconds and its largest memory count. A bar that is missed makes the exit status 1. `--short` makes 1,000 cases and
+sets no bars.
 """
 
 from __future__ import annotations
 
+import argparse
 import os
-import platform
 import subprocess
 import sys
 import tempfile
 import time
 from dataclasses import replace
 from pathlib import Path
+
+from bars import Bar, print_machine, report
 
 SECONDS, GIGABYTES = 60.0, 1.0
 STUDY = {"name": "small", "seed": 3, "cohort": {"layout": "decathlon", "folder": "images"},
@@ -97,15 +100,24 @@ def measured(title: str, command: list[str]) -> tuple[float, float]:
     return seconds, usage.ru_maxrss / 1e6
 
 
-def main(count: int) -> int:
+def main() -> int:
     """Measure, print, and return the exit status."""
-    print(f"{platform.processor() or platform.machine()}, Python {platform.python_version()}, {count} cases")
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--short", action="store_true", help="1,000 cases, no bars")
+    parser.add_argument("--make", nargs=2, help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.make:  # in a process of its own: what this one had used would count for its children
+        make(Path(arguments.make[0]), int(arguments.make[1]))
+        return 0
+    count = 1_000 if arguments.short else 50_000
+    print_machine("megavox")
+    print(f"{count} cases")
     with tempfile.TemporaryDirectory() as place:
         root = Path(place)
-        measured("making", [sys.executable, __file__, "make", place, str(count)])
+        measured("making", [sys.executable, __file__, "--make", place, str(count)])
         words = [str(root / "study.yaml"), "--workspace", str(root / "workspace"), "--run-name", "small", "--input"]
         code = "import sys; from pathlib import Path; "
-        bars = []
+        bars: list[Bar] = []
         for title, command in {
                 "opening": ["-c", code + "from megavox.store.read import Store; "
                             f"print(len(Store(Path({str(root / 'store')!r})).records), 'records')"],
@@ -114,15 +126,10 @@ def main(count: int) -> int:
                 "resuming": ["-m", "megavox", "predict", *words, str(root / "images"), "--output", str(root / "out")],
                 "measuring": ["-m", "megavox", "measure", *words, str(root / "out")]}.items():
             seconds, gigabytes = measured(title, [sys.executable, *command])
-            bars += [(f"{title} s", seconds, SECONDS), (f"{title} GB", gigabytes, GIGABYTES)]
-    print()
-    for name, value, target in bars:
-        print(f"bar {name} {value:.2f} {target:g} {'pass' if value <= target else 'short'}")
-    return int(any(value > target for _, value, target in bars))
+            bars += [(f"cohort-{title}-seconds", seconds, SECONDS, False),
+                     (f"cohort-{title}-gigabytes", gigabytes, GIGABYTES, False)]
+    return 0 if arguments.short else report(bars)
 
 
 if __name__ == "__main__":
-    if sys.argv[1:2] == ["make"]:  # in a process of its own: what this one had used would count for its children
-        make(Path(sys.argv[2]), int(sys.argv[3]))
-    else:
-        sys.exit(main(int(sys.argv[1]) if len(sys.argv) > 1 else 50_000))
+    sys.exit(main())

@@ -25,14 +25,14 @@ Read = Callable[..., np.ndarray]
 def spatial_matrix(augmentation: Augmentation, spacing_mm: Sequence[float]) -> np.ndarray:
     """`(d, d)`: patch voxel offsets from the patch's centre to image voxel offsets."""
     dims = len(spacing_mm)
-    matrix = np.diag([-1.0 if flip else 1.0 for flip in augmentation.mirror])
+    rows = [[0.0] * dims for _ in range(dims)]
+    for axis, flip in enumerate(augmentation.mirror):
+        rows[axis][axis] = -1.0 if flip else 1.0
     if augmentation.quarter_turns is not None:
         first, second, times = augmentation.quarter_turns
-        turn = np.eye(dims)
-        turn[[first, second]] = turn[[second, first]]
-        turn[first] *= -1
         for _ in range(times):
-            matrix = turn @ matrix
+            rows[first], rows[second] = [-value for value in rows[second]], rows[first]
+    matrix = np.array(rows)
     if augmentation.affine is not None:
         spacing = np.asarray(spacing_mm)
         matrix = (augmentation.affine * spacing / spacing[:, None]) @ matrix  # mm -> voxels on both sides

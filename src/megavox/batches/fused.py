@@ -49,7 +49,7 @@ class Look:
         for channel, (low, high, middle, width) in enumerate(numbers):
             how = (low, high, middle, np.float32(1 / width))
             if self.permutes:
-                kernel.normalise_into(self._turned(box[channel]), *how, out[channel], (0, 0, 0))
+                self._turn(box[channel], how, out[channel])
             else:
                 around = self._around(box.shape[1:], np.float32, outside[channel])
                 kernel.normalise_into(box[channel], *how, around, self.corner)
@@ -64,7 +64,9 @@ class Look:
         if not box.max():  # often, and looking is ten times faster than turning
             return np.zeros(self._plain[2], box.dtype)
         if self.permutes:
-            return self._turned(box).reshape(self._plain[2])
+            out = np.empty(self.patch, box.dtype)
+            self._turn(box, (), out)
+            return out.reshape(self._plain[2])
         around = self._around(box.shape, box.dtype, 0)
         around[tuple(slice(c, c + n) for c, n in zip(self.corner, box.shape, strict=True))] = box
         out = np.empty(self.patch, box.dtype)
@@ -85,18 +87,14 @@ class Look:
         box = np.ascontiguousarray(read(*self._box))
         return box.reshape(len(box), *(1,) * (4 - box.ndim), *box.shape[1:])
 
-    def _turned(self, box: np.ndarray) -> np.ndarray:
-        """The box `(Z, Y, X)` with its axes permuted and flipped as the patch has them."""
+    def _turn(self, box: np.ndarray, how: tuple, out: np.ndarray) -> None:
+        """The box `(Z, Y, X)` with its axes permuted and flipped as the patch has them, and normalised."""
         strides, begin, steps = (box.shape[1] * box.shape[2], box.shape[2], 1), 0, [0, 0, 0]
         for row, stride, length in zip(self.matrix.tolist(), strides, box.shape, strict=True):
             along = max(range(3), key=[abs(v) for v in row].__getitem__)  # the patch's axis along this one of the box
             steps[along] = stride if row[along] > 0 else -stride
             begin += 0 if row[along] > 0 else stride * (length - 1)
-        if tuple(steps) == strides:
-            return box
-        out = np.empty(self.patch, box.dtype)
-        kernel.turn(box.reshape(-1), begin, tuple(steps), out)
-        return out
+        kernel.turn(box.reshape(-1), begin, tuple(steps), how, out)
 
 
 def change_intensities(patch: np.ndarray, augmentation: Augmentation) -> np.ndarray:

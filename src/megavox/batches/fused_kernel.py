@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+from numba.extending import overload
 
 from megavox.core.compiled import njit
 
@@ -165,23 +166,36 @@ def nearest(box: Any, matrix: Any, first: Any, corner: Any, out: Any) -> None:
                 into[x] = flat[np.uintp(_U(places[x]))]
 
 
+def _changed(value: Any, how: Any) -> Any:
+    """A voxel of an image, normalised; one of a mask, for which `how` is empty, as it is."""
+    raise NotImplementedError("compiled code only")
+
+
+@overload(_changed, inline="always")
+def _changed_by(value, how):  # type: ignore[no-untyped-def]  # Numba compares the signature with the lambdas'
+    if len(how):
+        return lambda value, how: _normal(value, how[0], how[1], how[2], how[3])
+    return lambda value, how: value
+
+
 @njit(cache=True, nogil=True, inline="always")
-def _line(flat: Any, at: Any, forward: bool, out: Any, begin: Any, step: Any, count: Any) -> None:
+def _line(flat: Any, at: Any, forward: bool, how: Any, out: Any, begin: Any, step: Any, count: Any) -> None:
     """`out[begin + n * step] = flat[at + n]`, or `flat[at - n]`; unsigned places need no look for negative ones."""
     if forward:
         for n in range(count):
-            out[begin + n * step] = flat[at + n]
+            out[begin + n * step] = _changed(flat[at + n], how)
     else:
         for n in range(count):
-            out[begin + n * step] = flat[at - n]
+            out[begin + n * step] = _changed(flat[at - n], how)
 
 
 @njit(cache=True, nogil=True)
-def turn(flat: Any, begin: int, strides: Any, out: Any) -> None:
+def turn(flat: Any, begin: int, strides: Any, how: Any, out: Any) -> None:
     """`out[z, y, x] = flat[begin + z * strides[0] + y * strides[1] + x * strides[2]]`: axes swapped and flipped.
 
-    One of the strides is 1 or -1. Where that is not the last, small tiles go through a buffer, so that
-    memory is read and written along its lines.
+    An image is normalised by `how`, the four numbers of `normalise_into`; for a mask it is empty. One of the
+    strides is 1 or -1. Where that is not the last, small tiles go through a buffer, so that memory is read and
+    written along its lines.
     """
     depth, height, width = out.shape
     dz, dy, dx = strides
@@ -189,13 +203,13 @@ def turn(flat: Any, begin: int, strides: Any, out: Any) -> None:
     if abs(dx) == 1:
         for z in range(depth):
             for y in range(height):
-                _line(flat, np.uintp(begin + z * dz + y * dy), dx == 1, into,
+                _line(flat, np.uintp(begin + z * dz + y * dy), dx == 1, how, into,
                       np.uintp((z * height + y) * width), one, np.uintp(width))
         return
     along_y = abs(dy) == 1
     lines, line = (height, dy) if along_y else (depth, dz)
     others, other = (depth, dz) if along_y else (height, dy)
-    tile = np.empty(_TILE * _TILE, out.dtype)
+    tile = np.empty(_TILE * _TILE, flat.dtype)
     for n in range(others):
         for i0 in range(0, lines, _TILE):
             rows = np.uintp(min(_TILE, lines - i0))
@@ -204,12 +218,13 @@ def turn(flat: Any, begin: int, strides: Any, out: Any) -> None:
                 for x in range(columns):
                     at = np.uintp(begin + n * other + i0 * line + (x0 + x) * dx)
                     if rows == np.uintp(_TILE):  # a loop of known length is unrolled
-                        _line(flat, at, line == 1, tile, np.uintp(x), np.uintp(_TILE), np.uintp(_TILE))
+                        _line(flat, at, line == 1, (), tile, np.uintp(x), np.uintp(_TILE), np.uintp(_TILE))
                     else:
-                        _line(flat, at, line == 1, tile, np.uintp(x), np.uintp(_TILE), rows)
+                        _line(flat, at, line == 1, (), tile, np.uintp(x), np.uintp(_TILE), rows)
                 for i in range(rows):
                     row = n * height + i0 + i if along_y else (i0 + i) * height + n
-                    _line(tile, np.uintp(i * _TILE), True, into, np.uintp(row * width + x0), one, np.uintp(columns))
+                    _line(tile, np.uintp(i * _TILE), True, how, into, np.uintp(row * width + x0), one,
+                          np.uintp(columns))
 
 
 @njit(cache=True, nogil=True, inline="always")

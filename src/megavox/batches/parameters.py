@@ -74,11 +74,11 @@ def draw_centre(rng: np.random.Generator, shape: Sequence[int], patch: Sequence[
         classes, ends = positions[:, 0], [0]  # of the classes, which lie in order
         while ends[-1] < len(positions):
             ends.append(bisect_right(classes, classes[ends[-1]]))
-        chosen = int(rng.integers(len(ends) - 1))
-        row = rng.integers(ends[chosen], ends[chosen + 1])
+        chosen = int(rng.random() * (len(ends) - 1))
+        row = ends[chosen] + int(rng.random() * (ends[chosen + 1] - ends[chosen]))
         start = [voxel - p // 2 for voxel, p in zip(positions[row, 1:].tolist(), patch, strict=True)]
     else:
-        start = [int(rng.integers(0, max(n - p, 0) + 1)) for n, p in zip(shape, patch, strict=True)]
+        start = [int(rng.random() * (max(n - p, 0) + 1)) for n, p in zip(shape, patch, strict=True)]
     return np.array([(min(max(a, 0), n - p) if n >= p else (n - p) // 2) + (p - 1) / 2
                      for a, n, p in zip(start, shape, patch, strict=True)])
 
@@ -126,7 +126,7 @@ def _draw_turns(rng: np.random.Generator, spacing_mm: Sequence[float],
     dims = len(patch)
     planes = [(a, b) for a in range(dims) for b in range(a + 1, dims)
               if abs(spacing_mm[a] - spacing_mm[b]) <= 0.01 * spacing_mm[b] and patch[a] == patch[b]]
-    choice, times = rng.random(), int(rng.integers(4))
+    choice, times = rng.random(), int(rng.random() * 4)
     if not planes or times == 0:
         return None
     first, second = planes[int(choice * len(planes))]

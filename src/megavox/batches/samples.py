@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -163,7 +164,8 @@ def class_target(classes: Sequence[int], unknown: Sequence[int], count: int) -> 
 
 def _on_voxels(matrix: np.ndarray, centre: np.ndarray, patch: Sequence[int]) -> np.ndarray:
     """For a signed permutation, the nearest centre that puts patch voxels on image voxels."""
-    if np.abs(matrix - np.rint(matrix)).max() > 1e-9:
+    rows = matrix.tolist()
+    if any(abs(value - round(value)) > 1e-9 for row in rows for value in row):
         return centre
-    half = np.abs(matrix) @ ((np.asarray(patch) - 1) / 2)
-    return np.floor(centre - half + 0.5) + half
+    half = [sum(abs(value) * (p - 1) / 2 for value, p in zip(row, patch, strict=True)) for row in rows]
+    return np.array([math.floor(c - h + 0.5) + h for c, h in zip(centre.tolist(), half, strict=True)])

@@ -18,7 +18,7 @@ def generator(seed: int, *address: int | str) -> np.random.Generator:
     BLAKE2b hash of the address: equal on every machine, process and thread. Parts of an address are
     compared as text, so 1 is "1"; they must not hold a "/", which parts them.
     """
-    assert not any("/" in str(part) for part in address), address
-    text = "/".join([str(int(seed)), *(str(part) for part in address)])
+    text = "/".join([str(int(seed)), *map(str, address)])
+    assert text.count("/") == len(address), address
     key = hashlib.blake2b(text.encode(errors="surrogatepass"), digest_size=16).digest()
     return np.random.Generator(np.random.Philox(key=int.from_bytes(key, "little")))
