@@ -3,8 +3,8 @@
     make bench-inference
 
 The predictions are made up, but written by the functions that the workers write with. Each step is a process
-of its own; its seconds and its largest memory count. A bar that is missed makes the exit status 1. `--short` makes 1,000 cases and
-sets no bars.
+of its own; its seconds and its largest memory count. A bar that is missed makes the exit status 1.
+`--short` makes 1,000 cases and sets no bars.
 """
 
 from __future__ import annotations

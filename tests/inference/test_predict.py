@@ -283,3 +283,36 @@ def test_a_faster_setting_that_does_not_agree_is_not_used(project: Project, inco
     assert hashes(tmp_path / "fast") == hashes(tmp_path / "exact")
     evaluate(fast)
     assert not content_of(fast).notes
+
+
+def test_a_setting_that_agrees_reaches_the_workers_and_replaces_what_the_exact_one_made(
+        project: Project, incoming: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    fast = with_fast(project, precision="bfloat16")
+    project.run.agreement.parent.mkdir(exist_ok=True)
+    project.run.agreement.write_text("{ damaged")
+    predict(project, incoming, tmp_path)
+    predict(fast, incoming, tmp_path)
+    used = "inference.fast is used: on" in capsys.readouterr().err
+    records = [read_json(path) for path in sorted(tmp_path.glob("*.json"))]
+    assert {record["setting"]["precision"] for record in records} == {"bfloat16" if used else "float32"}
+    about = read_json(project.run.agreement)
+    write_json(project.run.agreement, {**about, "enough": not used, "agreement": {
+        **about["agreement"], "argmax": 0.5 if used else 1.0, "dice": {"core": 0.5 if used else 1.0}}})
+    predict(fast, incoming, tmp_path)  # as if it had been measured otherwise
+    records = [read_json(path) for path in sorted(tmp_path.glob("*.json"))]
+    assert {record["setting"]["precision"] for record in records} == {"float32" if used else "bfloat16"}
+    project.run.agreement.unlink()
+
+
+def test_masks_outlive_images_that_are_away_for_a_while(project: Project, tmp_path: Path) -> None:
+    predict(project, None, tmp_path)
+    before = {path: path.stat().st_mtime_ns for path in tmp_path.glob("*.nii.gz")}
+    images = next(entry.case.images[0][0] for entry in project.entries()).parent
+    away = images.rename(images.with_name("away"))
+    try:
+        with pytest.raises(CohortError, match="could be predicted"):
+            predict(project, None, tmp_path)
+    finally:
+        away.rename(images)
+    predict(project, None, tmp_path)
+    assert before and before == {path: path.stat().st_mtime_ns for path in tmp_path.glob("*.nii.gz")}

@@ -77,8 +77,10 @@ def whole_file(path: Path, suffix: str = "") -> Iterator[Path]:
 
 
 @contextmanager
-def whole_folder(path: Path) -> Iterator[Path]:
+def whole_folder(path: Path, replace: bool = True) -> Iterator[Path]:
     """Yield a temporary folder beside `path`; on success it is synced and takes `path`'s place.
+
+    Without `replace` a folder that stands there meanwhile is left alone, and the new one is dropped.
 
     A folder that stood there is moved aside whole first: whoever is killed in between leaves nothing
     under the name, never a part.
@@ -96,6 +98,9 @@ def whole_folder(path: Path) -> Iterator[Path]:
             temporary.chmod(0o755)
             aside = temporary.with_name(temporary.name + "-old")
             if path.exists():
+                if not replace:
+                    shutil.rmtree(temporary, ignore_errors=True)
+                    return
                 path.replace(aside)
             temporary.replace(path)
             _sync_folder(path.parent)

@@ -59,12 +59,13 @@ def agreement(exact: Predictor, fast: Predictor, images: Iterable[np.ndarray]) -
             begin = time.perf_counter()
             found.append(_labels(predictor, image))
             seconds[number] += time.perf_counter() - begin
-        pairs = found[0].astype(np.int64) * len(counts) + found[1]
-        counts += np.bincount(pairs.reshape(-1), minlength=counts.size).reshape(counts.shape)
+        for one, other in zip(*found, strict=True):
+            pairs = one.astype(np.int64) * len(counts) + other
+            counts += np.bincount(pairs.reshape(-1), minlength=counts.size).reshape(counts.shape)
         cases += 1
     both = counts.sum(axis=0) + counts.sum(axis=1)
     dice = {name: float(2 * counts[k, k] / both[k]) for k, name in enumerate(names, 1) if both[k]}
-    return Agreement(float(np.trace(counts) / counts.sum()), dice, cases, *seconds)
+    return Agreement(float(np.trace(counts) / max(counts.sum(), 1)), dice, cases, *seconds)
 
 
 def _labels(predictor: Predictor, image: np.ndarray) -> Any:

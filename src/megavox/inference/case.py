@@ -35,7 +35,8 @@ from megavox.store.pack import read_channels
 if TYPE_CHECKING:
     from megavox.inference.predictor import Prediction
 
-_OF_SYSTEM = {errno.EIO, errno.EACCES, errno.EPERM, errno.ESTALE, errno.ETIMEDOUT, errno.EMFILE, errno.ENFILE,
+_OF_SYSTEM = {errno.ENOENT, errno.ENOTDIR, errno.ENXIO, errno.EIO, errno.EACCES, errno.EPERM, errno.ESTALE,
+              errno.ETIMEDOUT, errno.EMFILE, errno.ENFILE,
               errno.ENOTCONN, errno.EBUSY, errno.EAGAIN, errno.EREMOTEIO, errno.EHOSTDOWN, errno.ECONNRESET}
 
 
@@ -88,7 +89,8 @@ def write_case(opened: Opened, prediction: Prediction, folder: Path, weights: st
         "case": case.name, "subject": case.subject, "session": case.session,
         "files": [str(path) for path in input_files(case)], "input_hash": opened.input_hash,
         "input_states": opened.input_states, "weights": weights, "run": recipe.run,
-        "geometry": prediction.geometry.to_dict()}
+        "geometry": prediction.geometry.to_dict(), "setting": {
+            "precision": recipe.precision, "overlap": recipe.study.inference.overlap, "mirror": list(recipe.mirror)}}
     if prediction.labels is not None:
         record |= write_mask(folder, case.name, prediction.labels, prediction.geometry)
         record["voxels"] = voxels(prediction.labels, recipe.study.task.names)
@@ -112,7 +114,8 @@ def failure_of(error: BaseException, case: Case) -> Failure:
     """Why a case could not be predicted, from what was raised."""
     first = str(case.images[0][0])
     if out_of_memory(error):
-        found = UnreadableImage("there is not enough memory for this image", where=case.name, reason="memory")
+        found = UnreadableImage("there is not enough memory for this image", where=case.name, reason="memory",
+                                fix="Give the command more memory; on a GPU lower inference.batch")
         return Failure(Rejected.from_error(found, case.name, case.subject, first), of_image=False, for_memory=True)
     if isinstance(error, ImageError):
         return Failure(Rejected.from_error(error, case.name, case.subject, first), not _of_system(error))

@@ -2,7 +2,7 @@
 
 OpenVINO (extra `megavox[cpu]`) computes convolutions on CPUs several times faster. The network is converted
 once and kept beside its checkpoint, with what PyTorch says of a probe, and read from there as mapped memory by
-every worker. Each time its output for the probe is held against PyTorch's; if it differs, or the network cannot
+every worker. Each time its output for the probe is held against that; if it differs, or the network cannot
 be converted, PyTorch computes and a warning says why.
 """
 
@@ -21,6 +21,7 @@ import torch
 from torch import nn
 
 from megavox.core.errors import MachineError
+from megavox.core.exhausted import out_of_memory
 from megavox.core.files import read_array, whole_folder, write_array
 from megavox.core.progress import say
 from megavox.inference.tiles import Engine
@@ -109,44 +110,46 @@ def choose_engine(wanted: str, build: Callable[[], nn.Module], device: torch.dev
                            "megavox[cpu] installed", fix="pip install 'megavox[cpu]', or set inference.engine: pytorch")
     if wanted == "pytorch" or not usable:
         return TorchEngine(build(), device, precision)
-    network = None
+    network = None if kept is not None and kept.exists() else build()
     try:
-        if kept is not None and kept.exists():
+        if network is None:
+            assert kept is not None
             return _checked(kept, window, precision)
-        network = build()
         return _converted(network, window, precision, kept)
     except Exception as error:  # a converter meets networks of any kind, and raises what its parts raise
+        if out_of_memory(error):
+            raise
         reason = (str(error).strip() or type(error).__name__).splitlines()[0][:200]
         again = f" (remove {kept} to convert it again)" if network is None else ""
     say(f"warning: OpenVINO does not compute this network: {reason}{again}; PyTorch does, more slowly")
-    return TorchEngine(network or build(), device, precision)
+    return TorchEngine(network if network is not None else build(), device, precision)
 
 
 def _converted(network: nn.Module, window: Sequence[int], precision: str, kept: Path | None) -> Engine:
     """The network by OpenVINO, converted now; kept if there is a place for it that can be written."""
-    with tempfile.TemporaryDirectory() as place:
-        folder = kept or Path(place) / "network"
-        try:
-            _convert(network, window, folder)
-        except (MachineError, OSError):  # the run's folder cannot be written
-            folder = Path(place) / "network"
-            _convert(network, window, folder)
-        return _checked(folder, window, precision)
-
-
-def _convert(network: nn.Module, window: Sequence[int], folder: Path) -> None:
-    """Write the network as OpenVINO has it, and what PyTorch says of the probe."""
     import openvino
 
     with torch.inference_mode(), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of tracing: the probe tells whether it went well
         model = openvino.convert_model(network, example_input=torch.zeros(1, *window), input=[1, *window])
-    expected = TorchEngine(network, torch.device("cpu"))(_probe(window))
-    if folder.exists():  # another job was faster, and its workers may be reading there
-        return
-    with whole_folder(folder) as temporary:
+    expected = TorchEngine(network, torch.device("cpu"))(_probe(window)).numpy()
+    with tempfile.TemporaryDirectory() as place:
+        folder = kept or Path(place) / "network"
+        try:
+            _save(model, expected, folder)
+        except (MachineError, OSError):  # the run's folder cannot be written
+            folder = Path(place) / "network"
+            _save(model, expected, folder)
+        return _checked(folder, window, precision)
+
+
+def _save(model: Any, expected: np.ndarray, folder: Path) -> None:
+    """Write the network as OpenVINO has it, and what PyTorch says of the probe; another job may have been faster."""
+    import openvino
+
+    with whole_folder(folder, replace=False) as temporary:
         openvino.save_model(model, temporary / NETWORK, compress_to_fp16=False)
-        write_array(temporary / EXPECTED, expected.numpy())
+        write_array(temporary / EXPECTED, expected)
 
 
 def _checked(folder: Path, window: Sequence[int], precision: str) -> Engine:

@@ -154,8 +154,9 @@ class Failure:
 
 
 def set_aside(folder: Path, case: Case, failure: Failure, weights: str) -> None:
-    """Note that a case cannot be predicted; what an earlier prediction made of it goes."""
-    forget(folder, case.name)
+    """Note that a case cannot be predicted; what an earlier prediction made of another image of this name goes."""
+    if failure.of_image:  # else what was made of it before may still be true
+        forget(folder, case.name)
     if failure.trace:
         write_text(folder / ASIDE / f"{case.name}.txt", failure.trace)
     write_json(_aside(folder, case.name), {

@@ -140,7 +140,7 @@ class Runner:
             found = self._take()
             if found is None:
                 return
-            (idle[0] if idle else self._start()).give(*found)
+            (next((worker for worker in idle if worker in self._workers), None) or self._start()).give(*found)
         for worker in self._workers if self._measured else ():
             while worker.takes_more and (case := self._fresh()) is not None:
                 worker.give(case, alone=False)
@@ -152,7 +152,11 @@ class Runner:
         case = self._fresh()
         if case is not None:
             return case, False
-        return (self._lonely.popleft(), True) if self._lonely and not self._busy() else None
+        if not self._lonely or self._busy():
+            return None
+        for worker in list(self._workers):  # idle ones hold memory too
+            self._end(worker)
+        return self._lonely.popleft(), True
 
     def _fresh(self) -> Case | None:
         return self._given_back.popleft() if self._given_back else self._next_case()

@@ -18,6 +18,7 @@ import os
 import threading
 import time
 import traceback
+from collections.abc import Callable
 from multiprocessing.connection import Connection
 from pathlib import Path
 from queue import Queue, SimpleQueue
@@ -27,7 +28,7 @@ import torch
 
 from megavox.cohort.case import Case
 from megavox.core.errors import ImageError, MegavoxError
-from megavox.core.exhausted import out_of_memory
+from megavox.core.exhausted import enough_memory, out_of_memory
 from megavox.core.processes import begin_in_loader
 from megavox.core.provenance import cores
 from megavox.inference.case import Opened, failure_of, open_case, write_case
@@ -56,7 +57,10 @@ def work(connection: Connection, network: Network, folder: Path, number: int, th
             device = torch.device("cuda", number % gpus)
             torch.cuda.set_device(device)
             torch.set_num_threads(max(threads, cores() // gpus))
-        predictor = Predictor(network.recipe.on(device.type), network.checkpoint, device)
+        recipe = network.recipe  # in a faster setting that agreed, its precision is settled
+        with enough_memory("loading the network", "Give the command more memory, or fewer --workers"):
+            predictor = Predictor(recipe if recipe.study.inference.fast else recipe.on(device.type),
+                                  network.checkpoint, device)
     except Exception as error:
         connection.send(("broken", _told(error)))
         return
@@ -74,7 +78,7 @@ class _Line:
     def run(self, gpus: int) -> None:
         self._send("ready", gpus)
         for thread in (self._read, self._write):
-            threading.Thread(target=thread, daemon=True).start()
+            threading.Thread(target=_or_die, args=(thread,), daemon=True).start()
         while True:
             opened = self._opened.get()
             clock = time.perf_counter()
@@ -136,6 +140,15 @@ class _Line:
                 self._connection.send(message)
             except OSError:  # the parent has ended
                 os._exit(1)
+
+
+def _or_die(work: Callable[[], None]) -> None:
+    """A thread that ends by an error of our own ends the worker: the parent would wait for its cases for ever."""
+    try:
+        work()
+    except BaseException:
+        traceback.print_exc()
+        os._exit(1)
 
 
 def _told(error: Exception) -> Exception:

@@ -21,8 +21,12 @@ def private_bytes() -> tuple[int, int]:
 
     Files that are mapped (weights, libraries) are not counted: processes share them.
     """
-    fields = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
-    peak, files, now = (int(fields[name].split()[0]) * 1024 for name in ("VmHWM", "RssFile", "RssAnon"))
+    try:
+        fields = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
+        peak, files, now = (int(fields[name].split()[0]) * 1024 for name in ("VmHWM", "RssFile", "RssAnon"))
+    except (OSError, KeyError):  # systems and sandboxes that do not tell it
+        now = psutil.Process().memory_info().rss
+        return now, now
     return max(peak - files, now), now
 
 

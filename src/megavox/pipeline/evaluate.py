@@ -19,7 +19,6 @@ from megavox.inference.cohort import CohortOutcome
 from megavox.inference.recipe import Recipe
 from megavox.pipeline.predict import predict
 from megavox.pipeline.project import Project
-from megavox.pipeline.setting import agreement_of
 from megavox.store.pack import class_numbers, read_mask
 from megavox.tasks.registry import Task, build_task
 
@@ -70,7 +69,7 @@ def evaluate(project: Project) -> Evaluated:
     calibrated = all(row["geometry"]["calibrated"] for row in outcome.rows)
     write_json(project.run.evaluation, {
         "summary": summary, "calibration": calibration, "calibrated": calibrated,
-        "training_ended": trained, "agreement": agreement_of(project), "weights": outcome.rows[0]["weights"],
+        "training_ended": trained, "agreement": project.agreement(), "weights": outcome.rows[0]["weights"],
         "rows": rows, "rejected": [asdict(one) for one in outcome.rejected]})
     write_csv(project.run.evaluation_cases, list(rows[0]), [plain(row) for row in rows])
     return Evaluated(plain(summary), plain(rows), calibrated, outcome)

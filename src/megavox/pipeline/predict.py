@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import json
+import sys
 from dataclasses import replace
 from itertools import chain
 from pathlib import Path
@@ -22,7 +24,9 @@ from megavox.training.best import AVERAGED, best_checkpoint
 def weights_hash(project: Project) -> str:
     """Identifies the run's best weights and how they are used: other ones give other predictions."""
     recipe = Recipe.read(project.run.recipe)
-    how = json.dumps(plain([recipe.calibration, recipe.patch, project.study.inference.model_dump()]))
+    agreed = project.agreement()
+    how = json.dumps(plain([recipe.calibration, recipe.patch, project.study.inference.model_dump(),
+                            agreed is not None and agreed["enough"]]))
     return text_hash(file_hash(best_checkpoint(project.run) / AVERAGED) + how)
 
 
@@ -72,6 +76,7 @@ def predict(project: Project, source: Path | None = None, output: Path | None = 
     if source is not None:
         need_given_folder(source)
     network = network_of(project)
+    _free_device()
     if source is None:
         folder = output or project.workspace.predictions(project.run_name)
         cases, rejected = [entry.case for entry in project.entries() if entry.part == "test"], list[Rejected]()
@@ -87,6 +92,14 @@ def predict(project: Project, source: Path | None = None, output: Path | None = 
             raise CohortError(f"no image that can be used was found ({len(rejected)} files were not usable"
                               + (f"; the first: {rejected[0].message})" if rejected else ")"), where=source)
     return _some(predict_cases(network, cases, folder, rejected, workers))
+
+
+def _free_device() -> None:
+    """Give back the memory of a GPU that training in this process kept: prediction runs in others."""
+    torch = sys.modules.get("torch")
+    if torch is not None and torch.cuda.is_initialized():
+        gc.collect()
+        torch.cuda.empty_cache()
 
 
 def _among_images(folder: Path) -> WorkspaceError:

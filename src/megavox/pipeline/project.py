@@ -42,6 +42,12 @@ class Project:
         """The folder of the run."""
         return self.workspace.run(self.run_name)
 
+    def agreement(self) -> dict[str, Any] | None:
+        """How the faster setting that the study asks for was found to agree (see `pipeline.setting`): `enough`."""
+        if self.study.inference.fast is None or not self.run.agreement.exists():
+            return None
+        return dict(read_json(self.run.agreement))
+
     def store(self) -> Store:
         """The packed cases.
 

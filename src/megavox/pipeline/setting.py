@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from megavox.core.errors import WorkspaceError
+from megavox.core.errors import MachineError, StoreError, WorkspaceError
 from megavox.core.files import file_hash, plain, read_json, write_json
 from megavox.core.progress import say, track
 from megavox.inference.agreement import Agreement, agreement
@@ -33,28 +33,29 @@ def setting(project: Project, recipe: Recipe, checkpoint: Path, device: torch.de
     """
     if recipe.study.inference.fast is None:
         return recipe
-    fast = recipe.fast()
+    fast, path = recipe.fast(), project.run.agreement
     about = plain({"weights": file_hash(checkpoint / AVERAGED), "device": device.type, "precision": recipe.precision,
                    "inference": recipe.study.inference.model_dump()})
-    path = project.run.agreement
-    if path.exists() and (kept := read_json(path))["about"] == about:
-        found = Agreement(**kept["agreement"])
-    else:
+    found = _found_before(path, about)
+    if found is None:
+        path.unlink(missing_ok=True)
         try:
-            images = _validation_images(project)
-        except WorkspaceError as error:
-            say(f"note: inference.fast is not used: the validation cases cannot be read ({error.found})")
+            found = agreement(Predictor(recipe, checkpoint, device), Predictor(fast, checkpoint, device),
+                              _validation_images(project))
+            write_json(path, {"about": about, "agreement": asdict(found), "enough": found.enough})
+        except (WorkspaceError, StoreError, MachineError) as error:
+            say(f"note: inference.fast is not used, since it cannot be compared with the exact setting: {error}")
             return recipe
-        found = agreement(Predictor(recipe, checkpoint, device), Predictor(fast, checkpoint, device), images)
-        write_json(path, {"about": about, "agreement": asdict(found), "enough": found.enough})
     say(f"note: inference.fast {'is used' if found.enough else 'is not used'}: {found.sentence()}")
     return fast if found.enough else recipe
 
 
-def agreement_of(project: Project) -> dict[str, Any] | None:
-    """What `setting` found last for a study that asks for a faster setting: `agreement` and whether it is `enough`."""
-    asked = project.study.inference.fast is not None and project.run.agreement.exists()
-    return read_json(project.run.agreement) if asked else None
+def _found_before(path: Path, about: dict[str, Any]) -> Agreement | None:
+    try:
+        kept = read_json(path)
+        return Agreement(**kept["agreement"]) if kept["about"] == about else None
+    except (WorkspaceError, KeyError, TypeError):
+        return None
 
 
 def _validation_images(project: Project) -> Iterator[np.ndarray]:

@@ -361,8 +361,8 @@ class InferenceSection(Section):
     batch: Positive = Field(4, description="windows a forward pass")
     mirror: bool = Field(True, description="average over the mirrored views that training used")
     engine: Literal["pytorch", "openvino"] | Auto = Field(
-        AUTO, description="what computes; auto: OpenVINO on a CPU where the extra megavox[cpu] is installed and its "
-        "output is the same, else PyTorch")
+        AUTO, description="what computes; auto: OpenVINO on a CPU where the extra megavox[cpu] is installed. Where its "
+        "output is not PyTorch's, PyTorch computes and a warning says so")
     skip_air: bool = Field(False, description="leave out windows without a voxel above a tenth of the range from the "
                            "image's 0.5 to its 99.5 percentile; they count as background")
     fast: FastSection | None = Field(None, description="a faster, inexact setting; used where validation cases agree "
