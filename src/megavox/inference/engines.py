@@ -72,8 +72,14 @@ class OpenVINOEngine:
 
     def __call__(self, windows: torch.Tensor) -> torch.Tensor:
         """Logits, float32, in main memory."""
-        found = [torch.from_numpy(self._request.infer({0: window[None]})[0].copy()) for window in windows.numpy()]
-        return torch.cat(found).float()
+        found: torch.Tensor | None = None
+        for number, window in enumerate(windows.numpy()):
+            logits = self._request.infer({0: window[None]})[0][0]  # in memory that the next window takes again
+            if found is None:
+                found = torch.empty(len(windows), *logits.shape)
+            found[number] = torch.from_numpy(logits)
+        assert found is not None
+        return found
 
 
 @cache

@@ -74,7 +74,7 @@ def bands(engine: Engine, image: np.ndarray, patch: Sequence[int], *, outside: n
             windows = torch.from_numpy(np.stack([slab[box] for box in chosen]))
             for box, logits in zip(chosen, engine(windows), strict=True):
                 band.add(box, logits)
-        found = band.finish(following - row)
+        found = band.finish(following - row, last=row == rows[-1])
         low, high = max(row, origin[0]), min(following, origin[0] + size[0])
         yield low - origin[0], found[(slice(None), slice(low - row, high - row), *across)]
 
@@ -112,17 +112,20 @@ class _Band:
         self._total[box].addcmul_(logits, self._weights)
         self._norm[box] += self._weights
 
-    def finish(self, count: int) -> np.ndarray:
-        """Logits `(K, count, *across)` of the first slices; the band moves on by as many."""
-        logits = self._total[:, :count] / self._norm[:count]
+    def finish(self, count: int, last: bool) -> np.ndarray:
+        """Logits `(K, count, *across)` of the first slices; the band moves on by as many, after the last no more."""
+        logits = self._total[:, :count].div_(self._norm[:count])
         nowhere = self._norm[:count] == 0
         if nowhere.any():
             logits[:, nowhere] = NOWHERE
             logits[0, nowhere] = 0
+        if last:
+            return logits.cpu().numpy()
+        found = logits.to("cpu", copy=True).numpy()
         for sums in (self._total, self._norm[None]):
             sums[:, :-count] = sums[:, count:].clone()
             sums[:, -count:] = 0
-        return logits.cpu().numpy()
+        return found
 
 
 def _shows(windows: np.ndarray, brighter_than: np.ndarray | None) -> bool:
