@@ -130,7 +130,8 @@ def workers_killed(root: Path) -> None:
 def deadly(root: Path) -> None:
     """Cases that kill their worker, end it, or fail in ways that nobody expects; and how often each was read."""
     network, cases = begin(root, 12)
-    cases[4] = replace(cases[4], images=((root / "nowhere.nii.gz",),))
+    (root / "broken.nii.gz").write_bytes(b"no image")
+    cases[4] = replace(cases[4], images=((root / "broken.nii.gz",),))
 
     def read(case: Case, grey: bool) -> Image:
         (root / "reads").mkdir(exist_ok=True)
@@ -191,16 +192,21 @@ def overlapped(root: Path) -> None:
     """Reading, computing and writing that each wait a quarter of a second a case, in one worker."""
     network, cases = begin(root, 8)
 
-    def slow(work: Callable[..., Any]) -> Callable[..., Any]:
+    def slow(kind: str, work: Callable[..., Any]) -> Callable[..., Any]:
         def waiting(*arguments: Any) -> Any:
+            begin = time.monotonic()
             time.sleep(0.25)
-            return work(*arguments)
+            found = work(*arguments)
+            with (root / kind).open("a") as stream:
+                stream.write(f"{begin} {time.monotonic()}\n")
+            return found
 
         return waiting
 
-    megavox.inference.case.read_channels = slow(read_channels)
-    megavox.inference.worker.write_case = slow(megavox.inference.worker.write_case)
-    Predictor.predict = slow(Predictor.predict)  # type: ignore[method-assign]
+    megavox.inference.case.read_channels = slow("reading", read_channels)
+    megavox.inference.worker.write_case = slow("writing", megavox.inference.worker.write_case)
+    Predictor.predict = slow("computing", Predictor.predict)  # type: ignore[method-assign]
     assert ended(start(lambda: predict_cases(network, cases, root / "out", workers=1))) == 0
-    times = [path.stat().st_mtime for path in (root / "out").glob("case*.json")]
-    write_json(root / "outcome.json", {"seconds": max(times) - min(times), "alone": 0.75 * (len(cases) - 1)})
+    write_json(root / "outcome.json", {kind: [[float(t) for t in line.split()] for line in
+                                              (root / kind).read_text().splitlines()]
+                                       for kind in ("reading", "computing", "writing")})
