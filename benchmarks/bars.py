@@ -61,6 +61,14 @@ def in_process(script: str, *arguments: str) -> dict[str, float]:
     return found
 
 
+def medians_of_processes(script: str, contenders: Sequence[str], place: str,
+                         rounds: int) -> dict[str, dict[str, float]]:
+    """The median of each figure of each contender: every one in a process of its own (`--one`), in turns."""
+    found = [{name: in_process(script, "--one", name, place) for name in contenders} for _ in range(rounds)]
+    return {name: {key: float(np.median([one[name][key] for one in found])) for key in found[0][name]}
+            for name in contenders}
+
+
 def peak_megabytes() -> float:
     """The largest resident set that this process has had; what `getrusage` tells counts its parent's before it."""
     fields = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())

@@ -22,7 +22,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import numpy as np
 
-from bars import in_process, peak_megabytes, print_machine, report
+from bars import medians_of_processes, peak_megabytes, print_machine, report
 
 CLASSES, SMALL, LARGE = 10, (150, 256, 256), (300, 512, 512)
 ROUNDS = 3
@@ -105,11 +105,9 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place)
         np.save(folder / "logits.npy", logits())
-        rounds = [{name: in_process(__file__, "--one", name, place) for name in CONTENDERS}
-                  for _ in range(1 if arguments.short else ROUNDS)]
+        found = medians_of_processes(__file__, CONTENDERS, place, 1 if arguments.short else ROUNDS)
         labels = {name: np.load(folder / f"{number}.npy") for number, name in enumerate(CONTENDERS)}
-    seconds = {name: float(np.median([one[name]["seconds"] for one in rounds])) for name in CONTENDERS}
-    memory = {name: float(np.median([one[name]["megabytes"] for one in rounds])) for name in CONTENDERS}
+    seconds, memory = ({name: one[key] for name, one in found.items()} for key in ("seconds", "megabytes"))
     print(f"\n{'':20}{'s':>8}{'extra MB':>10}{'same as PyTorch':>17}")
     for name in CONTENDERS:
         same = float((labels[name] == labels["nnU-Net, PyTorch"]).mean())

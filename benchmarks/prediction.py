@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from bars import in_process, peak_megabytes, print_machine, report
+from bars import in_process, medians_of_processes, peak_megabytes, print_machine, report
 
 if TYPE_CHECKING:
     from torch import nn
@@ -115,11 +115,9 @@ def main() -> int:
         folder = Path(place)
         np.save(folder / "image.npy", volume())
         in_process(__file__, "--one", CONTENDERS[-1], place)  # converts the network
-        rounds = [{name: in_process(__file__, "--one", name, place) for name in CONTENDERS}
-                  for _ in range(1 if arguments.short else ROUNDS)]
+        found = medians_of_processes(__file__, CONTENDERS, place, 1 if arguments.short else ROUNDS)
         labels = {name: np.load(folder / f"{number}.npy") for number, name in enumerate(CONTENDERS)}
-    seconds = {name: float(np.median([one[name]["seconds"] for one in rounds])) for name in CONTENDERS}
-    memory = {name: float(np.median([one[name]["megabytes"] for one in rounds])) for name in CONTENDERS}
+    seconds, memory = ({name: one[key] for name, one in found.items()} for key in ("seconds", "megabytes"))
     print(f"\n{'':20}{'s':>8}{'to MONAI':>10}{'peak MB':>9}{'to MONAI':>10}{'argmax agree':>14}{'smallest Dice':>15}")
     for name in CONTENDERS:
         same, dice = agreement(labels[name], labels["MONAI"])

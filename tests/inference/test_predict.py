@@ -27,7 +27,7 @@ from megavox.pipeline.predict import predict
 from megavox.pipeline.project import Project
 from megavox.pipeline.report import content_of
 from megavox.pipeline.train import train
-from megavox.study.sections import FastSection
+from megavox.study.prediction import FastSection
 from small_studies import environment, packed_organs, project_of
 
 TURNED = (0.9363, -0.2896, 0.1987, 0.3130, 0.9447, -0.0978, -0.1593, 0.1538, 0.9752)

@@ -9,11 +9,10 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
+from drawn_patches import Drawn, drawn_patches
 from megavox.batches import apply, fused
 from megavox.batches import fused_kernel as kernel
-from megavox.batches.parameters import Augmentation, draw_augmentation, draw_centre
-from megavox.images.intensity import intensity_statistics, normaliser, outside_value
-from packed_arrays import WILD
+from megavox.batches.parameters import Augmentation
 
 
 def ragged(read: Any, dtype: np.dtype) -> Any:
@@ -29,36 +28,16 @@ def ragged(read: Any, dtype: np.dtype) -> Any:
 
 
 @settings(deadline=None, max_examples=150)
-@given(seed=st.integers(0, 10**6), dims=st.sampled_from([2, 3]), data=st.data(),
-       dtype=st.sampled_from(["int16", "uint8", "uint16", "float32"]),
-       mode=st.sampled_from(["zscore", "none", "range"]))
-def test_patches_and_masks_equal_the_plain_ones(seed: int, dims: int, dtype: str, mode: str, data: Any) -> None:
-    shape = data.draw(st.lists(st.integers(1, 40), min_size=dims, max_size=dims))
-    patch = data.draw(st.lists(st.integers(1, 24), min_size=dims, max_size=dims))
-    spacing = data.draw(st.lists(st.floats(0.3, 5), min_size=dims, max_size=dims))
-    rng = np.random.default_rng(seed)
-    image = rng.normal(100, 40, (data.draw(st.integers(1, 3)), *shape)).clip(0, 255).astype(dtype)
-    mask = rng.integers(0, 4, shape).astype(np.uint8)
-    statistics = intensity_statistics(image)
-    numbers = normaliser(mode, statistics)
-    augmentation = draw_augmentation(rng, WILD, spacing, patch)
-    centre = draw_centre(rng, shape, patch, None, 0.0)
-    if augmentation.affine is not None:
-        centre = centre + np.asarray(augmentation.shift) / spacing
-    matrix = apply.spatial_matrix(augmentation, spacing)
-    read_image = lambda a, b, _=None: image[(slice(None), *map(slice, a, b))]  # noqa: E731
-    read_mask = lambda a, b, _=None: mask[tuple(map(slice, a, b))]  # noqa: E731
-    where = (matrix, centre, patch, shape)
-    outside = outside_value(statistics, numbers)
-    plain = apply.image_patch(read_image, *where, numbers, outside)
-    look = fused.Look(*where)
-    found = look.image(ragged(read_image, image.dtype), numbers, outside)
+@given(drawn=drawn_patches())
+def test_patches_and_masks_equal_the_plain_ones(drawn: Drawn) -> None:
+    plain = apply.image_patch(drawn.read_image, *drawn.where, drawn.numbers, drawn.outside)
+    look = fused.Look(*drawn.where)
+    found = look.image(ragged(drawn.read_image, drawn.image.dtype), drawn.numbers, drawn.outside)
     assert found.dtype == np.float32 and found.shape == plain.shape
-    span = max(float(np.ptp(plain)), 1.0)
-    np.testing.assert_allclose(found, plain, atol=1e-4 * span)
-    np.testing.assert_array_equal(look.mask(read_mask), apply.mask_patch(read_mask, *where))
-    again = apply.change_intensities(plain.copy(), augmentation)
-    np.testing.assert_allclose(fused.change_intensities(plain.copy(), augmentation), again,
+    np.testing.assert_allclose(found, plain, atol=1e-4 * max(float(np.ptp(plain)), 1.0))
+    np.testing.assert_array_equal(look.mask(drawn.read_mask), apply.mask_patch(drawn.read_mask, *drawn.where))
+    again = apply.change_intensities(plain.copy(), drawn.augmentation)
+    np.testing.assert_allclose(fused.change_intensities(plain.copy(), drawn.augmentation), again,
                                atol=1e-4 * max(float(np.ptp(again)), 1.0))
 
 

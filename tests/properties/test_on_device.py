@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -11,11 +10,11 @@ import torch
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from drawn_patches import Drawn, drawn_patches
 from megavox.batches import apply, on_device
 from megavox.batches.batch import Batch, RawBatch
-from megavox.batches.parameters import Augmentation, draw_augmentation, draw_centre
+from megavox.batches.parameters import Augmentation
 from megavox.batches.samples import Draw
-from megavox.images.intensity import intensity_statistics, normaliser, outside_value
 from packed_arrays import WILD, packed, samples_of, three_cases
 
 DEVICES = [torch.device("cpu"), *([torch.device("cuda")] if torch.cuda.is_available() else [])]
@@ -29,39 +28,21 @@ def near(found: torch.Tensor, plain: np.ndarray) -> None:
 
 
 @settings(deadline=None, max_examples=150)
-@given(seed=st.integers(0, 10**6), dims=st.sampled_from([2, 3]), data=st.data(),
-       dtype=st.sampled_from(["int16", "uint8", "uint16", "float32"]),
-       mode=st.sampled_from(["zscore", "none", "range"]))
-def test_patches_and_masks_equal_the_plain_ones(seed: int, dims: int, dtype: str, mode: str, data: Any,
-                                                device: torch.device) -> None:
-    shape = data.draw(st.lists(st.integers(1, 40), min_size=dims, max_size=dims))
-    patch = data.draw(st.lists(st.integers(1, 24), min_size=dims, max_size=dims))
-    spacing = data.draw(st.lists(st.floats(0.3, 5), min_size=dims, max_size=dims))
-    rng = np.random.default_rng(seed)
-    image = rng.normal(100, 40, (data.draw(st.integers(1, 3)), *shape)).clip(0, 255).astype(dtype)
-    mask = rng.integers(0, 4, shape).astype(np.uint8)
-    statistics = intensity_statistics(image)
-    numbers = normaliser(mode, statistics)
-    outside = outside_value(statistics, numbers)
-    augmentation = draw_augmentation(rng, WILD, spacing, patch)
-    centre = draw_centre(rng, shape, patch, None, 0.0)
-    if augmentation.affine is not None:
-        centre = centre + np.asarray(augmentation.shift) / spacing
-    matrix = apply.spatial_matrix(augmentation, spacing)
-    read_image = lambda a, b: image[(slice(None), *map(slice, a, b))]  # noqa: E731
-    read_mask = lambda a, b: mask[tuple(map(slice, a, b))]  # noqa: E731
-    plain = apply.image_patch(read_image, matrix, centre, patch, shape, numbers, outside)
-    start, stop = apply.source_box(matrix, centre, patch, shape)
+@given(drawn=drawn_patches())
+def test_patches_and_masks_equal_the_plain_ones(drawn: Drawn, device: torch.device) -> None:
+    plain = apply.image_patch(drawn.read_image, *drawn.where, drawn.numbers, drawn.outside)
+    matrix, centre, patch, _ = drawn.where
+    start, stop = apply.source_box(*drawn.where)
     first = centre - matrix @ ((np.asarray(patch) - 1) / 2) - start
-    box = torch.from_numpy(read_image(start, stop).copy()).to(device)
-    box_mask = torch.from_numpy(read_mask(start, stop).copy()).to(device)
-    still = Draw(matrix, first, tuple(patch), numbers, outside, Augmentation((False,) * dims))
+    box = torch.from_numpy(drawn.read_image(start, stop).copy()).to(device)
+    box_mask = torch.from_numpy(drawn.read_mask(start, stop).copy()).to(device)
+    still = Draw(matrix, first, tuple(patch), drawn.numbers, drawn.outside, Augmentation((False,) * len(patch)))
     found, found_mask = on_device.carry_out(box, box_mask, still)
     near(found, plain)
     assert found_mask is not None and found_mask.dtype == torch.uint8
-    np.testing.assert_array_equal(found_mask.cpu(), apply.mask_patch(read_mask, matrix, centre, patch, shape))
-    near(on_device.change_intensities(torch.from_numpy(plain).to(device), augmentation),
-         apply.change_intensities(plain.copy(), augmentation))
+    np.testing.assert_array_equal(found_mask.cpu(), apply.mask_patch(drawn.read_mask, *drawn.where))
+    near(on_device.change_intensities(torch.from_numpy(plain).to(device), drawn.augmentation),
+         apply.change_intensities(plain.copy(), drawn.augmentation))
 
 
 @settings(deadline=None)

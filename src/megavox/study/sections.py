@@ -9,21 +9,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
 from megavox.study.duration import Seconds
-
-AUTO: Literal["auto"] = "auto"
-Auto = Literal["auto"]
-Positive = Annotated[int, Field(ge=1)]
-Fraction = Annotated[float, Field(ge=0, lt=1)]
-
-
-class Section(BaseModel):
-    """A part of the study file: frozen, and no key that is not named here."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
-
+from megavox.study.prediction import EvaluationSection, InferenceSection
+from megavox.study.section import AUTO, Auto, Fraction, Positive, Section
 
 # ---------------------------------------------------------------- cohort: which images
 
@@ -299,7 +289,7 @@ class MonaiModel(Section):
 ModelSection = Annotated[UNetModel | ResNetModel | DenseNetModel | MonaiModel, Field(discriminator="family")]
 
 
-# ---------------------------------------------------------------- training and after
+# ---------------------------------------------------------------- training, and the whole
 
 
 class OptimiserSection(Section):
@@ -340,39 +330,6 @@ class TrainingSection(Section):
         if self.budget is not None and self.steps != AUTO:
             raise ValueError("give either steps or budget; `training.budget=null` takes the budget away")
         return self
-
-
-class FastSection(Section):
-    """An inexact setting of prediction; what is left out is as in the exact one.
-
-    It is used only when, over all voxels of the validation cases, at least 0.999 have the same class as in the
-    exact setting and the Dice between the two is at least 0.999 for every class.
-    """
-
-    precision: Literal["float32", "bfloat16"] | None = None
-    overlap: Fraction | None = None
-    mirror: bool | None = None
-
-
-class InferenceSection(Section):
-    """Prediction: sliding windows with Gaussian weights."""
-
-    overlap: Fraction = 0.5
-    batch: Positive = Field(4, description="windows a forward pass")
-    mirror: bool = Field(True, description="average over the mirrored views that training used")
-    engine: Literal["pytorch", "openvino"] | Auto = Field(
-        AUTO, description="what computes; auto: OpenVINO on a CPU where the extra megavox[cpu] is installed. Where its "
-        "output is not PyTorch's, PyTorch computes and a warning says so")
-    skip_air: bool = Field(False, description="leave out windows without a voxel above a tenth of the range from the "
-                           "image's 0.5 to its 99.5 percentile; they count as background")
-    fast: FastSection | None = Field(None, description="a faster, inexact setting; used where validation cases agree "
-                                     "with the exact one")
-
-
-class EvaluationSection(Section):
-    """95 % intervals of every figure."""
-
-    resamples: Annotated[int, Field(ge=100)] = Field(1000, description="bootstrap resamples of subjects")
 
 
 class Study(Section):
