@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import resource
 import tempfile
+from math import prod
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -17,7 +19,7 @@ from zarr.codecs import BloscCodec, BytesCodec, Crc32cCodec
 from megavox.core.errors import StoreError
 from megavox.store import native
 from megavox.store.layout import IMAGE, write_arrays
-from megavox.store.shard import TYPES, DamagedShard, OpenShards, Shard, read_layout
+from megavox.store.shard import REQUEST, TYPES, DamagedShard, OpenShards, Shard, read_layout
 from packed_arrays import packed
 
 pytestmark = pytest.mark.skipif(not native.available(), reason="not Linux, or blosc2 or google-crc32c is not here")
@@ -48,11 +50,12 @@ def boxes(draw: Any) -> tuple[np.ndarray, tuple[int, ...], list[tuple[int, int]]
 
 
 @settings(deadline=None, max_examples=80)
-@given(boxes())
-@example((np.zeros((5, 6), np.uint8), (2, 3), [(0, 5), (0, 6)]))
-def test_any_box_of_any_array_equals_zarrs(drawn: tuple[np.ndarray, tuple[int, ...], list[tuple[int, int]]]) -> None:
+@given(boxes(), st.sampled_from((1, 700, REQUEST)))
+@example((np.zeros((5, 6), np.uint8), (2, 3), [(0, 5), (0, 6)]), REQUEST)
+def test_any_box_of_any_array_equals_zarrs(drawn: tuple[np.ndarray, tuple[int, ...], list[tuple[int, int]]],
+                                           request_bytes: int) -> None:
     array, chunk, box = drawn
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as folder, mock.patch("megavox.store.shard.REQUEST", request_bytes):
         metadata, shard = write(Path(folder) / "a", array, chunk)
         start, stop = zip(*box, strict=True)
         found = OpenShards().box(str(shard), shard.stat(), start, stop, lambda: read_layout(metadata))
@@ -162,15 +165,36 @@ def test_a_box_outside_the_array_is_refused(volume: tuple[Path, Path, np.ndarray
     np.testing.assert_array_equal(shard.box((0, 0, 0, 0), array.shape), array)
 
 
-def test_chunks_as_large_compressed_as_decoded_are_read_right(tmp_path: Path) -> None:
+def _requests() -> int:
+    """Reads that this process asked the system for, with those of asking."""
+    return int(Path("/proc/self/io").read_text().split("syscr:")[1].split()[0])
+
+
+@pytest.mark.parametrize("chunk", [(1, 8, 8, 16), (1, 16, 16, 32)])
+def test_chunks_that_lie_beside_each_other_are_read_together(tmp_path: Path, chunk: tuple[int, ...]) -> None:
+    array = np.random.default_rng(0).integers(0, 9000, (1, 80, 80, 80)).astype(np.int16)
+    metadata, path = write(tmp_path / "a", array, chunk)
+    layout = read_layout(metadata)
+    assert layout is not None
+    shard = Shard(str(path), layout)
+    shard.box((0, 0, 0, 0), (1, 1, 1, 1))  # compiles
+    asking = -(_requests() - _requests())
+    for first in (0, 5, 16):
+        before = _requests()
+        shard.box((0, first, first, first), (1, first + 64, first + 64, first + 64))
+        touched = prod((first + 63) // edge - first // edge + 1 for edge in chunk[1:])
+        assert _requests() - before - asking <= 0.6 * touched
+
+
+def test_chunks_as_large_compressed_as_decoded_are_read_right(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Then both need as much memory for one chunk, and must not share it."""
+    monkeypatch.setattr("megavox.store.shard.REQUEST", 8**3)
     for seed in range(20):
         array = np.random.default_rng(seed).integers(0, 256, (1, 8, 8, 8)).astype(np.uint8)  # does not compress
         metadata, path = write(tmp_path / str(seed), array, (1, 8, 8, 8))
         layout = read_layout(metadata)
         assert layout is not None
         shard = Shard(str(path), layout)
-        shard._most = 8**3 if shard._most <= 8**3 else shard._most
         np.testing.assert_array_equal(shard.box((0, 0, 0, 0), array.shape), array)
 
 

@@ -7,8 +7,10 @@ generator whose key is the whole address of the draw, for example `(seed, "batch
 from __future__ import annotations
 
 import hashlib
+from typing import Any
 
 import numpy as np
+from numpy.random.bit_generator import ISeedSequence
 
 
 def generator(seed: int, *address: int | str) -> np.random.Generator:
@@ -21,4 +23,17 @@ def generator(seed: int, *address: int | str) -> np.random.Generator:
     text = "/".join([str(int(seed)), *map(str, address)])
     assert text.count("/") == len(address), address
     key = hashlib.blake2b(text.encode(errors="surrogatepass"), digest_size=16).digest()
-    return np.random.Generator(np.random.Philox(key=int.from_bytes(key, "little")))
+    key_words = _Key(np.frombuffer(key, "<u8"))
+    return np.random.Generator(np.random.Philox(key_words))  # type: ignore[arg-type]  # NumPy's stubs say less
+
+
+class _Key(ISeedSequence):
+    """Gives Philox its key: given as `key`, it would first ask the system for randomness and throw it away."""
+
+    def __init__(self, words: np.ndarray) -> None:
+        self._words = words
+
+    def generate_state(self, n_words: int, dtype: Any = np.uint32) -> np.ndarray:
+        """The two words of 64 bits that Philox asks for."""
+        assert n_words == 2 and dtype == np.uint64, (n_words, dtype)
+        return self._words

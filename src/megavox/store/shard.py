@@ -22,6 +22,7 @@ import numpy as np
 from megavox.store import native
 
 MOST_OPEN = 128
+REQUEST = 256 << 10  # bytes that are read at once, at the most, unless one chunk has more
 EVERYTHING = np.empty((0, 4))  # no slab that chunks could lie outside of
 TYPES = ("uint8", "int8", "int16", "uint16", "int32", "uint32", "float32")
 
@@ -134,7 +135,7 @@ class Shard:
             chunk = _scratch("chunk", prod(self.chunk) * self.dtype.itemsize)
             fault, number = kernel.read_box(
                 self.file, self.size, self.index, self.grid, self.chunk, start, wanted, out, native.decompressor(),
-                _scratch("compressed", self._most), chunk, chunk.view(self.dtype))
+                _scratch("packed", max(self._most, REQUEST)), chunk, chunk.view(self.dtype))
         if fault != kernel.OK:
             place = np.unravel_index(number, (self.shape[0], *self.grid))
             raise DamagedShard(f"chunk {'/'.join(map(str, place))} {_WORDS[fault - 1]}")
