@@ -76,7 +76,7 @@ def contender(name: str, kept: Path) -> Callable[[np.ndarray], np.ndarray]:
 
     def megavox(image: np.ndarray) -> np.ndarray:
         slabs = bands(engine, image, PATCH, outside=np.zeros(1, np.float32))
-        return np.concatenate([slab.argmax(axis=0).astype(np.uint8) for _, slab in slabs])
+        return np.concatenate([slab.argmax(axis=0).astype(np.uint8) for slab in slabs])
 
     return megavox
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -29,9 +30,9 @@ STUDY = {"name": "tiny", "seed": 3, "cohort": {"layout": "decathlon", "folder": 
          "inference": {"mirror": False, "engine": "pytorch"}, "training": {"steps": 1, "device": "cpu"}}
 
 
-def small_network(folder: Path, weights: str = "w1") -> Network:
-    """A U-Net with weights by chance, in a folder like a checkpoint's."""
-    study = parse_study(yaml.safe_dump(STUDY), where=folder / "study.yaml")
+def small_network(folder: Path, weights: str = "w1", **changes: Any) -> Network:
+    """A U-Net with weights by chance, in a folder like a checkpoint's; `changes` are sections of the study."""
+    study = parse_study(yaml.safe_dump(STUDY | changes), where=folder / "study.yaml")
     torch.manual_seed(0)
     network = build_model(study.model, spatial_dims=3, in_channels=1, out_channels=3, patch=(8, 8, 8))
     folder.mkdir(parents=True, exist_ok=True)

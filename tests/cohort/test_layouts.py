@@ -506,6 +506,12 @@ def test_names_are_unique_and_safe_whatever_the_files_are_called(stems: list[str
     assert all(safe_name(name) == name for name in names)
 
 
+def test_long_names_stay_apart() -> None:
+    names = [safe_name("very_" * 40 + str(number)) for number in range(3)]
+    assert len(set(names)) == 3 and {len(name) for name in names} == {120}
+    assert safe_name("x" * 120) == "x" * 120
+
+
 @given(st.integers(1, 300), st.integers(2, 50))
 def test_an_even_choice_has_both_ends_and_no_repeats(count: int, most: int) -> None:
     chosen = evenly(range(count), most)

@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
 from megavox.cohort.case import Case
-from megavox.core.errors import MachineError
+from megavox.core.claims import Claims
+from megavox.core.errors import ImageError, MachineError
 from megavox.core.files import read_csv, read_json
-from megavox.inference.cohort import cases_in, predict_cases
+from megavox.inference.case import failure_of
+from megavox.inference.cohort import _Book, cases_in, predict_cases
+from megavox.inference.predictor import Predictor
 from megavox.inference.recipe import Network
 from megavox.inference.records import ASIDE
 from megavox.inference.sizing import IDLE, SHARE, Size, allowed, planned, told
@@ -142,6 +148,53 @@ def test_cases_of_one_name_stay_apart(tmp_path: Path) -> None:
         (tmp_path / "in" / place).write_bytes(image)
     cases, _ = cases_in(tmp_path / "in", 1, tmp_path / "in" / "out")
     assert len({case.name for case in cases}) == len(cases) == 2
+
+
+def test_channels_of_a_case_are_not_joined_with_a_file_of_its_name(tmp_path: Path) -> None:
+    image = small_cases(tmp_path / "one", 1)[0].images[0][0].read_bytes()
+    (tmp_path / "in").mkdir()
+    for name in ("x", "x_0000", "x_0001"):
+        (tmp_path / "in" / f"{name}.nii.gz").write_bytes(image)
+    cases, _ = cases_in(tmp_path / "in", 2)
+    assert sorted(len(case.images) for case in cases) == [1, 2]
+    assert len({case.name for case in cases}) == 2
+
+
+def test_a_network_that_cannot_be_converted_is_told_once(tmp_path: Path) -> None:
+    pytest.importorskip("openvino", reason="the extra megavox[cpu] is not installed")
+    network = small_network(tmp_path / "network", inference={"mirror": False})
+    Predictor(network.recipe, network.checkpoint, torch.device("cpu"))
+    [kept] = network.checkpoint.glob("openvino-*")
+    (kept / "network.xml").write_text("not a network")
+    code = (f"from pathlib import Path; root = Path({str(tmp_path)!r})\n"
+            "from megavox.inference.cohort import predict_cases\n"
+            "from small_network import small_cases, small_network\n"
+            "network = small_network(root / 'network', inference={'mirror': False})\n"
+            "predict_cases(network, small_cases(root / 'in', 6), root / 'out', workers=3)")
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=300,
+                          env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])})
+    assert len(masks(tmp_path / "out")) == 6
+    assert done.stderr.count("OpenVINO does not compute this network") == 1
+
+
+def test_claims_of_other_commands_are_not_asked_for_all_the_time(tmp_path: Path,
+                                                                 monkeypatch: pytest.MonkeyPatch) -> None:
+    network, cases, asked = small_network(tmp_path / "network"), small_cases(tmp_path / "images", 4), []
+    with Claims(tmp_path / "claims") as theirs, Claims(tmp_path / "claims") as ours:
+        for case in cases[1:]:
+            assert theirs.take(case.name)
+        take = ours.take
+        monkeypatch.setattr(ours, "take", lambda name: asked.append(name) or take(name))
+        book = _Book(network, cases, tmp_path, ours)
+        book.look(in_order=True)
+        assert book.next_case() == cases[0]
+        for _ in range(20):
+            assert book.next_case() is None
+        assert len(asked) <= 7, "each when it is its turn, and once more"
+        theirs.release(cases[2].name)
+        assert book.next_case() is None, "there is something to wait for"
+        book.enter(cases[0], failure_of(ImageError("broken", where="x"), cases[0]))
+        assert book.next_case() == cases[2], "there is nothing else to do"
 
 
 @given(cores=st.integers(1, 300), cases=st.integers(1, 10_000), need=st.integers(1, 10**11),

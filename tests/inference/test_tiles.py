@@ -80,19 +80,20 @@ def test_equals_monai(shape: tuple[int, ...], patch: tuple[int, ...], overlap: f
 
 def test_slabs_come_in_order_whole_and_early() -> None:
     image = image_of((40, 20, 24))
-    begun: list[int] = []
+    begun = [0]
     windows = []
 
     def engine(shown: torch.Tensor) -> torch.Tensor:
         windows.append(len(shown))
         return shown
 
-    for first, slab in bands(engine, image, (16, 16, 16), outside=NOTHING):
-        begun.append(first)
+    for slab in bands(engine, image, (16, 16, 16), outside=NOTHING):
+        first = begun[-1]
         np.testing.assert_allclose(slab, image[:, first:first + slab.shape[1]], rtol=1e-5, atol=1e-6)
         if first == 0:
             assert sum(windows) == 4 and slab.shape[1] == 8  # of 4 rows of 4 windows only the first was needed
-    assert begun == [0, 8, 16, 24]
+        begun.append(first + slab.shape[1])
+    assert begun == [0, 8, 16, 24, 40]
 
 
 def test_windows_of_air_are_left_out_and_are_background() -> None:
@@ -104,8 +105,8 @@ def test_windows_of_air_are_left_out_and_are_background() -> None:
         seen.extend(float(one.max()) for one in shown)
         return torch.stack([-shown[:, 0], shown[:, 0] + 7], dim=1)
 
-    found = np.concatenate([slab for _, slab in bands(engine, image, (16, 16, 16), outside=NOTHING, overlap=0.0,
-                                                      brighter_than=np.array([1.0], np.float32))], axis=1)
+    found = np.concatenate(list(bands(engine, image, (16, 16, 16), outside=NOTHING, overlap=0.0,
+                                      brighter_than=np.array([1.0], np.float32))), axis=1)
     assert seen == [0, 3]  # the first window always, to learn the number of classes; then those that show something
     assert (found.argmax(axis=0)[16:32] == 0).all()
     np.testing.assert_allclose(found[1, 32:], image[0, 32:] + 7, rtol=1e-5)

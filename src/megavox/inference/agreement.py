@@ -69,4 +69,4 @@ def agreement(exact: Predictor, fast: Predictor, images: Iterable[np.ndarray]) -
 
 
 def _labels(predictor: Predictor, image: np.ndarray) -> Any:
-    return np.concatenate([slab.argmax(axis=0).astype(np.uint8) for _, slab in predictor.slabs(image)])
+    return np.concatenate([slab.argmax(axis=0).astype(np.uint8) for slab in predictor.slabs(image)])

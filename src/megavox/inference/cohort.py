@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import platform
+import time
 from collections import Counter, deque
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -39,6 +40,7 @@ from megavox.inference.records import (
 from megavox.inference.runner import Runner
 
 CLAIMS = ".claims"
+LOOK_AGAIN_S = 5.0  # after which other commands' claims are asked for again, while there is something else to wait for
 
 
 @dataclass(frozen=True)
@@ -74,29 +76,29 @@ def cases_in(folder: Path, channels: int, output: Path | None = None) -> tuple[l
     found: FoundImages = find_images(folder)
     rejected = [Rejected.from_error(error, path.name, "", str(path)) for path, error in found.unusable
                 if not predicted(path.parent)]
-    groups: dict[str, list[tuple[Path, ...]]] = {}
-    names: dict[str, tuple[str, str]] = {}
+    groups: dict[tuple[Path, str, bool], list[tuple[Path, ...]]] = {}
+    subjects: dict[tuple[Path, str, bool], str] = {}
     for image in found.images:
         if predicted(image.paths[0].parent):
             continue
         name, _, number = image.name.rpartition("_")
         several = channels > 1 and len(number) == 4 and number.isdigit()
-        key = f"{image.paths[0].parent}/{name if several else image.name}"
+        key = image.paths[0].parent, name if several else image.name, several
         groups.setdefault(key, []).append(image.paths)
-        names[key] = (name if several else image.name, image.subject)
-    counts = Counter(names[key][0] for key in groups)
+        subjects[key] = image.subject
+    counts = Counter(name for _, name, _ in groups)
     cases: list[Case] = []
     taken: set[str] = set()
     for key, files in groups.items():
-        name, subject = names[key]
+        place, name, _ = key
         if counts[name] > 1:  # one name in several sub-folders: their names tell them apart
-            name = "_".join([*Path(key).relative_to(folder).parts[:-1], name])
+            name = "_".join([*place.relative_to(folder).parts, name])
         plain, times = name, 1
         while name.lower() in taken:  # a_b/x beside a/b/x
             times += 1
             name = f"{plain}-{times}"
         taken.add(name.lower())
-        cases.append(Case(name, subject or name, "", tuple(files)))
+        cases.append(Case(name, subjects[key] or name, "", tuple(files)))
     return cases, rejected
 
 
@@ -125,7 +127,7 @@ def predict_cases(network: Network, cases: Sequence[Case], folder: Path, rejecte
                 _sweep(folder)
         (folder / TABLE).unlink(missing_ok=True)
         book = _Book(network, cases, folder, claims)
-        book.open_all(in_order=alone)
+        book.look(in_order=alone)
         try:
             if book.open:
                 runner = Runner(network, folder, book.next_case, len(cases), workers)
@@ -158,9 +160,10 @@ class _Book:
         self.aside: dict[str, Rejected] = {}
         self.open: deque[Case] = deque()
         self._elsewhere: deque[Case] = deque()
+        self._asked, self._claimed = -LOOK_AGAIN_S, 0
         self._aside_before: dict[str, State] = {}
 
-    def open_all(self, in_order: bool) -> None:
+    def look(self, in_order: bool) -> None:
         """Look at every case. Where other commands are at work, each begins in another place of the list."""
         for case in track(self._cases, "looking", total=len(self._cases)):
             self._aside_before[case.name] = aside_since(self._folder, case.name)
@@ -172,16 +175,28 @@ class _Book:
 
     def next_case(self) -> Case | None:
         """Claim another case; None where none is left that can be claimed now."""
-        for queue in (self.open, self._elsewhere):
-            for _ in range(len(queue)):
-                case = queue.popleft()
-                if not self._claims.take(case.name):
-                    self._elsewhere.append(case)
-                elif self._settled(case):  # meanwhile, by another command
-                    self._claims.release(case.name)
-                else:
-                    return case
+        while self.open:
+            case = self.open.popleft()
+            if self._claim(case):
+                return case
+        if self._claimed and time.monotonic() < self._asked + LOOK_AGAIN_S:
+            return None
+        for _ in range(len(self._elsewhere)):
+            case = self._elsewhere.popleft()
+            if self._claim(case):
+                return case
+        self._asked = time.monotonic()
         return None
+
+    def _claim(self, case: Case) -> bool:
+        if not self._claims.take(case.name):
+            self._elsewhere.append(case)
+            return False
+        if self._settled(case):  # meanwhile, by another command
+            self._claims.release(case.name)
+            return False
+        self._claimed += 1
+        return True
 
     def enter(self, case: Case, ended: Row | Failure) -> None:
         """Note how a case ended, and give it free."""
@@ -192,6 +207,7 @@ class _Book:
             take_back(self._folder, case.name)
             self.rows[case.name] = ended
         self._claims.release(case.name)
+        self._claimed -= 1
 
     def _settled(self, case: Case) -> bool:
         row = done_row(self._folder, case, self._weights)

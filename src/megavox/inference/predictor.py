@@ -19,7 +19,7 @@ from megavox.inference.engines import choose_engine
 from megavox.inference.export import LabelExport
 from megavox.inference.recipe import Recipe
 from megavox.inference.tiles import Engine, bands, mirrored, sliding_windows, whole_image
-from megavox.models.registry import build_model
+from megavox.models.registry import build_model, multiples
 from megavox.store.pack import smallest_exact
 from megavox.tasks.registry import build_task
 from megavox.training.checkpoint import load_weights
@@ -57,7 +57,8 @@ class Predictor:
         self.recipe = recipe
         self.task = build_task(recipe.study.task, [])
         window = (recipe.preparation.channels, *recipe.patch)
-        self.engine = choose_engine(recipe.study.inference.engine, lambda: self._network(checkpoint).to(device).eval(),
+        wanted = "pytorch" if recipe.whole else recipe.study.inference.engine  # which takes windows of any size
+        self.engine = choose_engine(wanted, lambda: self._network(checkpoint).to(device).eval(),
                                     device, window, precision=recipe.precision, kept=checkpoint / _kept_name(window))
 
     def _network(self, checkpoint: Path) -> nn.Module:
@@ -86,17 +87,24 @@ class Predictor:
             return Prediction(None, self.task.probabilities(logits, temperature), logits,  # type: ignore[attr-defined]
                               image.geometry)
         export = LabelExport(prepared.geometry, image.geometry, image.spatial_dims)
-        for _, slab in self.slabs(array):
+        for slab in self.slabs(array):
             export.add(slab)
         return Prediction(export.labels, None, None, image.geometry)
 
-    def slabs(self, array: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
+    def slabs(self, array: np.ndarray) -> Iterator[np.ndarray]:
         """Logits of a prepared image `(C, *S)` in its own units, slab by slab; see `tiles.bands`."""
         inference = self.recipe.study.inference
         normalised, outside, bright = self._normalised(array)
-        return bands(mirrored(self.engine, self.recipe.mirror), normalised, self.recipe.patch, outside=outside,
-                     overlap=inference.overlap, batch=inference.batch,
+        return bands(mirrored(self.engine, self.recipe.mirror), normalised, self._window(array.shape[1:]),
+                     outside=outside, overlap=inference.overlap, batch=inference.batch,
                      brighter_than=outside + AIR * (bright - outside) if inference.skip_air else None)
+
+    def _window(self, size: Sequence[int]) -> tuple[int, ...]:
+        """Of an image of that size: the patch, or all of it and as much around as the network needs."""
+        patch = self.recipe.patch
+        if not self.recipe.whole:
+            return patch
+        return tuple(-(-n // m) * m for n, m in zip(size, multiples(self.recipe.study.model, patch), strict=True))
 
     def _normalised(self, array: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """The image `(C, *S)`, what lies outside it `(C,)`, and its 99.5 percentile `(C,)`, all normalised."""

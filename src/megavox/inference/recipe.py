@@ -29,6 +29,7 @@ class Recipe:
         normalise: mode of `images.intensity.normaliser`.
         cohort_intensities: for mode `hu`.
         precision: float32 or bfloat16.
+        whole: images are predicted at once, without windows.
         calibration: temperature and thresholds, to classify.
         provenance: versions, seeds, machine, study hash.
     """
@@ -41,6 +42,7 @@ class Recipe:
     normalise: str
     cohort_intensities: list[dict[str, float]] | None
     precision: str
+    whole: bool = False
     calibration: dict[str, Any] = field(default_factory=dict)
     provenance: dict[str, Any] = field(default_factory=dict)
 
@@ -66,7 +68,7 @@ class Recipe:
         assert asked is not None, "asked for only where the study does"
         changed = {name: value for name in ("overlap", "mirror") if (value := getattr(asked, name)) is not None}
         study = self.study.model_copy(update={"inference": inference.model_copy(update=changed)})
-        return replace(self, study=study, precision=asked.precision or self.precision)
+        return replace(self, study=study, precision=asked.precision or self.precision, whole=asked.whole)
 
     def write(self, path: Path) -> None:
         """Write run.json."""
@@ -114,3 +116,9 @@ class Network:
     checkpoint: Path
     device: str
     weights: str
+
+    def by_pytorch(self) -> Network:
+        """The same, computed by PyTorch even where the study leaves the engine open."""
+        study = self.recipe.study
+        inference = study.inference.model_copy(update={"engine": "pytorch"})
+        return replace(self, recipe=replace(self.recipe, study=study.model_copy(update={"inference": inference})))

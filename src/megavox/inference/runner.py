@@ -202,6 +202,8 @@ class Runner:
             raise about[0]
         if what == "ready":
             worker.ready, self._stillborn, self._gpus = True, 0, about[0]
+            if about[1]:  # the others need not try to convert the network, and say again that it cannot be
+                self._network = self._network.by_pytorch()
             if self._gpus and self._asked is None:
                 self._size = planned(self._cores, min(self._size.workers, self._gpus))
         elif what == "begun":

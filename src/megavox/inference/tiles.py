@@ -41,7 +41,7 @@ def gaussian_weights(window: Sequence[int]) -> np.ndarray:
 
 @torch.inference_mode()
 def bands(engine: Engine, image: np.ndarray, patch: Sequence[int], *, outside: np.ndarray, overlap: float = 0.5,
-          batch: int = 4, brighter_than: np.ndarray | None = None) -> Iterator[tuple[int, np.ndarray]]:
+          batch: int = 4, brighter_than: np.ndarray | None = None) -> Iterator[np.ndarray]:
     """Logits of a whole image, slab by slab along its first axis.
 
     Args:
@@ -55,7 +55,7 @@ def bands(engine: Engine, image: np.ndarray, patch: Sequence[int], *, outside: n
             and count as background.
 
     Yields:
-        First slice of the slab, and its logits `(K, n, *S[1:])` float32.
+        The logits of the next `n` slices, `(K, n, *S[1:])` float32.
     """
     size = image.shape[1:]
     padded, origin = _pad(image, patch, outside)
@@ -76,14 +76,13 @@ def bands(engine: Engine, image: np.ndarray, patch: Sequence[int], *, outside: n
                 band.add(box, logits)
         found = band.finish(following - row, last=row == rows[-1])
         low, high = max(row, origin[0]), min(following, origin[0] + size[0])
-        yield low - origin[0], found[(slice(None), slice(low - row, high - row), *across)]
+        yield found[(slice(None), slice(low - row, high - row), *across)]
 
 
 def sliding_windows(engine: Engine, image: np.ndarray, patch: Sequence[int], *, outside: np.ndarray,
                     overlap: float = 0.5, batch: int = 4) -> np.ndarray:
     """Logits `(K, *S)` float32 of a whole image; args are those of `bands`."""
-    return np.concatenate([logits for _, logits in bands(
-        engine, image, patch, outside=outside, overlap=overlap, batch=batch)], axis=1)
+    return np.concatenate(list(bands(engine, image, patch, outside=outside, overlap=overlap, batch=batch)), axis=1)
 
 
 class _Band:

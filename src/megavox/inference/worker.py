@@ -4,7 +4,7 @@ Every case passes three threads. What goes wrong with it in one of them is told 
 failure, and the other cases go on. The parent hands out no more than is wanted ahead, so the queues are short.
 
 What a worker sends, each a tuple:
-    ("ready", gpus)                  how many GPUs there are for workers; 0: it computes on the CPU
+    ("ready", gpus, by_pytorch)      how many GPUs there are for workers, 0: it computes on the CPU; by what engine
     ("begun", name)                  the case is being read
     ("computed", name)               the network is free for another
     ("done", name, row, memory)      it is written; memory in bytes that is this worker's own: most, now
@@ -32,6 +32,7 @@ from megavox.core.exhausted import enough_memory, out_of_memory
 from megavox.core.processes import begin_in_loader
 from megavox.core.provenance import cores
 from megavox.inference.case import Opened, failure_of, open_case, write_case
+from megavox.inference.engines import TorchEngine
 from megavox.inference.predictor import Prediction, Predictor
 from megavox.inference.recipe import Network
 from megavox.memory.available import forget_most, private_bytes
@@ -76,7 +77,7 @@ class _Line:
         self._predicted: Queue[tuple[Opened, Prediction]] = Queue(1)
 
     def run(self, gpus: int) -> None:
-        self._send("ready", gpus)
+        self._send("ready", gpus, isinstance(self._predictor.engine, TorchEngine))
         for thread in (self._read, self._write):
             threading.Thread(target=_or_die, args=(thread,), daemon=True).start()
         while True:

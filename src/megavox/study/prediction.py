@@ -19,6 +19,8 @@ class FastSection(Section):
     precision: Literal["float32", "bfloat16"] | None = None
     overlap: Fraction | None = None
     mirror: bool | None = None
+    whole: bool = Field(False, description="each image at once, without windows, by PyTorch; for a unet with batch "
+                        "norm")
 
 
 class InferenceSection(Section):

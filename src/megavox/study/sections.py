@@ -355,6 +355,9 @@ class Study(Section):
             raise ValueError("model.family: unet segments; to classify take resnet, densenet121 or monai")
         if self.task.kind == "classify" and self.inference.fast is not None:
             raise ValueError("inference.fast: there is a faster setting to segment, not to classify")
+        if self.inference.fast is not None and self.inference.fast.whole and getattr(self.model, "norm", "") != "batch":
+            raise ValueError("inference.fast.whole: only for model.family: unet with norm: batch; other norms are "
+                             "computed over all that the network sees, which was a patch in training")
         if self.task.kind == "segment" and self.cohort.layout in ("table", "folders"):
             raise ValueError(f"cohort.layout: {self.cohort.layout} has classes but no masks; to segment "
                              "take decathlon, bids or dicom")

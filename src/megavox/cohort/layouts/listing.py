@@ -15,10 +15,12 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from megavox.core.errors import CohortError
+from megavox.core.files import text_hash
 
 VOLUMES = (".nii.gz", ".nii")
 PICTURES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff")
 IMAGES = VOLUMES + PICTURES
+LONGEST = 120  # letters of a case's name
 TWICE = "another file of the same name, but another ending, was taken. Remove one of them."
 
 
@@ -107,9 +109,10 @@ def some(words: Sequence[str], most: int = 12) -> str:
 
 
 def safe_name(text: str) -> str:
-    """`text` with only letters, digits, `.`, `_` and `-`: fit for a file name on any system."""
+    """`text` with only letters, digits, `.`, `_` and `-`, and not too long: fit for a file name on any system."""
     plain = unicodedata.normalize("NFKD", text).encode("ascii", "ignore").decode()
-    return re.sub(r"[^A-Za-z0-9._-]+", "-", plain).strip("-.")[:120] or "case"
+    safe = re.sub(r"[^A-Za-z0-9._-]+", "-", plain).strip("-.") or "case"
+    return safe if len(safe) <= LONGEST else f"{safe[:LONGEST - 9]}-{text_hash(safe)[:8]}"
 
 
 def unique_names(stems: Sequence[str], longer: Sequence[str]) -> list[str]:
