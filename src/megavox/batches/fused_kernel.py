@@ -201,9 +201,10 @@ def turn(flat: Any, begin: int, strides: Any, how: Any, out: Any) -> None:
     dz, dy, dx = strides
     into, one = out.reshape(-1), np.uintp(1)
     if abs(dx) == 1:
-        for z in range(depth):
+        starts = begin + dy * np.arange(height)  # in memory: LLVM would ask once for all rows whether vectors may be
+        for z in range(depth):  # used, and say no where dy is negative
             for y in range(height):
-                _line(flat, np.uintp(begin + z * dz + y * dy), dx == 1, how, into,
+                _line(flat, np.uintp(starts[y] + z * dz), dx == 1, how, into,
                       np.uintp((z * height + y) * width), one, np.uintp(width))
         return
     along_y = abs(dy) == 1
