@@ -113,10 +113,10 @@ def evaluate(study: StudyFile, workspace: WorkspaceOption = None, change: SetOpt
 
 @app.command()
 def predict(study: StudyFile, workspace: WorkspaceOption = None, change: SetOption = None, run: RunOption = None,
-            source: Annotated[Path | None, typer.Option("--input", metavar="FOLDER", help="images to predict; "
-                                                        "default: the study's test cases")] = None,
+            source: Annotated[Path | None, typer.Option("--input", metavar="PATH", help="images to predict, a folder "
+                                                        "or one; default: the study's test cases")] = None,
             output: Annotated[Path | None, typer.Option("--output", metavar="FOLDER", help="where the predictions "
-                                                        "go")] = None,
+                                                        "go; default: in the workspace")] = None,
             workers: Annotated[int | None, typer.Option("--workers", metavar="N", min=1, help="processes; default: as "
                                                         "many as cores and memory allow")] = None) -> None:
     """Predict a folder of images, or the study's own test cases. Several such commands share the work."""

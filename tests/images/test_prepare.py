@@ -90,6 +90,21 @@ def test_without_resampling_voxels_are_only_reordered(scan):
         np.testing.assert_array_equal(done.array[:, *corner], array[:, *old])
 
 
+@pytest.mark.parametrize("spacing", [(1.0, 1.0, 1.0), (1.004, 0.999999, 1.0)])
+def test_an_image_that_has_the_spacing_already_keeps_its_voxels(spacing):
+    array = np.random.default_rng(0).integers(0, 900, (1, 7, 8, 9)).astype(np.int16)
+    found = prepare(Image(array, Geometry((9, 8, 7), spacing)), Preparation(3, 1, spacing_mm=(1.0, 1.0, 1.0)))
+    assert found.array.dtype == np.int16 and found.geometry.spacing == spacing
+    np.testing.assert_array_equal(found.array, array)
+
+
+def test_a_picture_that_has_the_size_already_keeps_its_pixels():
+    array = np.random.default_rng(0).integers(0, 255, (1, 7, 8)).astype(np.uint8)
+    found = prepare(Image(array, Geometry((8, 7, 1), (1.0, 1.0, 1.0))), Preparation(2, 1, size=(7, 8)))
+    assert found.array.dtype == np.uint8
+    np.testing.assert_array_equal(found.array, array)
+
+
 def test_a_mask_beyond_the_image_is_background():
     mask = np.ones((4, 4, 4), np.uint8)
     target = Geometry((8, 4, 4), origin=(-2.0, 0.0, 0.0))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 from dataclasses import replace
@@ -15,8 +16,8 @@ from hypothesis import strategies as st
 
 from megavox.cohort.case import Case
 from megavox.core.claims import Claims
-from megavox.core.errors import ImageError, MachineError
-from megavox.core.files import read_csv, read_json
+from megavox.core.errors import ImageError, MachineError, WorkspaceError
+from megavox.core.files import read_csv, read_json, write_json
 from megavox.inference.case import failure_of
 from megavox.inference.cohort import _Book, cases_in, predict_cases
 from megavox.inference.predictor import Predictor
@@ -148,6 +149,46 @@ def test_cases_of_one_name_stay_apart(tmp_path: Path) -> None:
         (tmp_path / "in" / place).write_bytes(image)
     cases, _ = cases_in(tmp_path / "in", 1, tmp_path / "in" / "out")
     assert len({case.name for case in cases}) == len(cases) == 2
+
+
+def test_one_file_is_a_case(cohort: tuple[Network, list[Case], Path], tmp_path: Path) -> None:
+    _, cases, _ = cohort
+    [found], rejected = cases_in(cases[2].images[0][0], 1, tmp_path / "elsewhere")
+    assert (found.name, found.images) == (cases[2].name, cases[2].images) and not rejected
+
+
+def test_masks_are_no_cases(cohort: tuple[Network, list[Case], Path], tmp_path: Path,
+                            capsys: pytest.CaptureFixture[str]) -> None:
+    _, cases, out = cohort
+    root = tmp_path / "root"
+    shutil.copytree(cases[0].images[0][0].parent, root / "imagesTr")
+    shutil.copytree(root / "imagesTr", root / "labelsTr")
+    shutil.copytree(out, root / "earlier")
+    found, _ = cases_in(root, 1, tmp_path / "new")
+    assert {case.name for case in found} == {case.name for case in cases}
+    assert f"note: {2 * COUNT} files are left out" in capsys.readouterr().err
+    assert len(cases_in(root / "labelsTr", 1, tmp_path / "new")[0]) == COUNT, "asked for by name"
+
+
+def test_predictions_of_other_images_of_the_same_name_stay(cohort: tuple[Network, list[Case], Path],
+                                                           tmp_path: Path) -> None:
+    network, _, out = cohort
+    before = masks(out), (out / "predictions.csv").read_text()
+    others = small_cases(tmp_path / "other", 1)
+    damage(others[0].images[0][0])
+    with pytest.raises(WorkspaceError, match=r"name case00 the prediction of another image, .*case00\.nii\.gz"):
+        predict_cases(network, others, out)
+    assert (masks(out), (out / "predictions.csv").read_text()) == before
+    predict_cases(network, small_cases(tmp_path / "copied", COUNT), out)  # the same images in another place
+    assert masks(out) == before[0]
+
+
+def test_predictions_of_another_task_stay(cohort: tuple[Network, list[Case], Path]) -> None:
+    network, cases, out = cohort
+    record = read_json(out / f"{cases[1].name}.json")
+    write_json(out / f"{cases[1].name}.json", {**record, "probabilities": [0.5], "weights": "of a classifier"})
+    with pytest.raises(WorkspaceError, match="prediction of another task"):
+        predict_cases(network, cases, out)
 
 
 def test_channels_of_a_case_are_not_joined_with_a_file_of_its_name(tmp_path: Path) -> None:

@@ -16,10 +16,12 @@ import numpy as np
 import psutil
 import pytest
 
-from megavox.core.errors import CohortError, MachineError, WorkspaceError
+from megavox.core.errors import CheckpointError, CohortError, MachineError, WorkspaceError
 from megavox.core.files import file_hash, read_csv, read_json, write_json
+from megavox.core.workspace import DONE
 from megavox.images.geometry import Geometry
 from megavox.images.nifti import write_nifti
+from megavox.inference.agreement import Agreement
 from megavox.phantoms import organ
 from megavox.pipeline.evaluate import evaluate
 from megavox.pipeline.measure import measure
@@ -28,6 +30,7 @@ from megavox.pipeline.project import Project
 from megavox.pipeline.report import content_of
 from megavox.pipeline.train import train
 from megavox.study.prediction import FastSection
+from megavox.training.best import AVERAGED, best_checkpoint
 from small_studies import environment, packed_organs, project_of
 
 TURNED = (0.9363, -0.2896, 0.1987, 0.3130, 0.9447, -0.0978, -0.1593, 0.1538, 0.9752)
@@ -261,17 +264,54 @@ def with_fast(project: Project, **fast: object) -> Project:
     return replace(project, study=project.study.model_copy(update={"inference": section}))
 
 
-def test_a_faster_setting_that_agrees_is_used_and_the_report_says_so(project: Project, incoming: Path, tmp_path: Path,
-                                                                     capsys: pytest.CaptureFixture[str]) -> None:
-    fast = with_fast(project)  # changes nothing: as the exact one
+def test_other_weights_are_never_predicted_with_as_the_old_ones(project: Project, incoming: Path,
+                                                                 tmp_path: Path) -> None:
+    """They are kept as OpenVINO has them, which does not read the file."""
+    other = replace(project, run_name="other-weights")
+    shutil.copytree(project.run.root, other.run.root)
+    predict(other, incoming, tmp_path / "before")
+    path = best_checkpoint(other.run) / AVERAGED
+    weights = bytearray(path.read_bytes())
+    weights[-400:] = bytes(400)
+    path.write_bytes(weights)
+    with pytest.raises(CheckpointError, match="damaged"):
+        predict(other, incoming, tmp_path / "after")
+    done = path.with_name(DONE)
+    lines = [line for line in done.read_text().splitlines(keepends=True) if AVERAGED not in line]
+    done.write_text("".join([*lines, f"{file_hash(path)}  {AVERAGED}\n"]))  # as if it had been trained to that
+    predict(other, incoming, tmp_path / "after")
+    assert hashes(tmp_path / "after") != hashes(tmp_path / "before")
+
+
+AGREES = Agreement(argmax=1.0, dice={"core": 1.0}, cases=3, exact_s=2.0, fast_s=1.0)
+
+
+def test_a_faster_setting_that_agrees_is_used_and_the_report_says_so(
+        project: Project, incoming: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str],
+        monkeypatch: pytest.MonkeyPatch) -> None:
+    fast = with_fast(project, overlap=0.4)
+    monkeypatch.setattr("megavox.pipeline.setting.agreement", lambda *_: AGREES)
     predict(fast, incoming, tmp_path / "fast")
     assert "inference.fast is used: on" in capsys.readouterr().err
+    assert {read_json(path)["setting"]["overlap"] for path in (tmp_path / "fast").glob("*.json")} == {0.4}
     state = project.run.agreement.stat().st_mtime_ns
     evaluate(fast)
     assert project.run.agreement.stat().st_mtime_ns == state  # measured once
     assert any("faster, inexact setting" in note for note in content_of(fast).notes)
-    predict(project, incoming, tmp_path / "exact")
-    assert hashes(tmp_path / "fast") == hashes(tmp_path / "exact")
+
+
+@pytest.mark.parametrize("asked", [{}, {"overlap": 0.5}, {"precision": "float32"}])
+def test_a_faster_setting_that_is_the_exact_one_is_not_measured(project: Project, incoming: Path, tmp_path: Path,
+                                                                capsys: pytest.CaptureFixture[str],
+                                                                asked: dict[str, object]) -> None:
+    predict(with_fast(project, **asked), incoming, tmp_path)
+    assert "inference.fast is not used: on this machine it is what" in capsys.readouterr().err
+
+
+def test_only_a_faster_setting_that_agrees_and_is_faster_is_used() -> None:
+    assert AGREES.enough
+    for change in ({"argmax": 0.99}, {"dice": {}}, {"dice": {"core": 0.99}}, {"fast_s": 2.0}):
+        assert not replace(AGREES, **change).enough
 
 
 def test_a_faster_setting_that_does_not_agree_is_not_used(project: Project, incoming: Path, tmp_path: Path,
@@ -286,21 +326,22 @@ def test_a_faster_setting_that_does_not_agree_is_not_used(project: Project, inco
 
 
 def test_a_setting_that_agrees_reaches_the_workers_and_replaces_what_the_exact_one_made(
-        project: Project, incoming: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    fast = with_fast(project, precision="bfloat16")
+        project: Project, incoming: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str],
+        monkeypatch: pytest.MonkeyPatch) -> None:
+    fast = with_fast(project, overlap=0.3)
+    monkeypatch.setattr("megavox.pipeline.setting.agreement", lambda *_: AGREES)
     project.run.agreement.parent.mkdir(exist_ok=True)
     project.run.agreement.write_text("{ damaged")
     predict(project, incoming, tmp_path)
     predict(fast, incoming, tmp_path)
-    used = "inference.fast is used: on" in capsys.readouterr().err
+    assert "inference.fast is used: on" in capsys.readouterr().err
     records = [read_json(path) for path in sorted(tmp_path.glob("*.json"))]
-    assert {record["setting"]["precision"] for record in records} == {"bfloat16" if used else "float32"}
+    assert {record["setting"]["overlap"] for record in records} == {0.3}
     about = read_json(project.run.agreement)
-    write_json(project.run.agreement, {**about, "enough": not used, "agreement": {
-        **about["agreement"], "argmax": 0.5 if used else 1.0, "dice": {"core": 0.5 if used else 1.0}}})
+    write_json(project.run.agreement, {**about, "enough": False, "agreement": {**about["agreement"], "argmax": 0.5}})
     predict(fast, incoming, tmp_path)  # as if it had been measured otherwise
     records = [read_json(path) for path in sorted(tmp_path.glob("*.json"))]
-    assert {record["setting"]["precision"] for record in records} == {"float32" if used else "bfloat16"}
+    assert {record["setting"]["overlap"] for record in records} == {0.5}
     project.run.agreement.unlink()
 
 

@@ -82,13 +82,20 @@ def test_a_few_images_without_spacing_do_not_turn_resampling_off() -> None:
                    ).images.spacing_mm == "native"
 
 
+def test_images_that_are_alike_are_packed_as_they_are_and_others_made_like_them() -> None:
+    """At a hospital they are not all like those of the cohort."""
+    assert derived("segment", cohort([[64, 64, 64]] * 8, [[1.0, 0.5, 0.5]] * 8)).images.spacing_mm == [1.0, 0.5, 0.5]
+    pictures = derived("classify", cohort([[1, 224, 224]] * 8))
+    assert pictures.images.size == [224, 224]
+
+
 def test_a_volume_to_classify_is_seen_whole() -> None:
     facts = cohort([[30, 384, 384]] * 40, [[3.0, 0.5, 0.5]] * 40)
     full = derived("classify", facts)
     assert full.images.spacing_mm == [3.0, 2.0, 2.0] and full.batches.patch == [30, 96, 96]
     assert 4 <= full.batches.size < 16
     small = derived("classify", cohort([[30, 60, 60]] * 40))
-    assert small.images.spacing_mm == "native" and small.batches.patch == [30, 60, 60]
+    assert small.images.spacing_mm == [1.0, 1.0, 1.0] and small.batches.patch == [30, 60, 60]
 
 
 def test_what_the_user_wrote_stays() -> None:

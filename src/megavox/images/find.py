@@ -54,7 +54,7 @@ class FoundImages(NamedTuple):
 
 
 def find_images(folder: Path) -> FoundImages:
-    """Every image under `folder`, in the order of their paths. Reads headers, never voxels.
+    """Every image under `folder`, which may also be a file, in the order of their paths. Reads headers, never voxels.
 
     An image is called as its file without the ending. Files of one folder that differ in the ending alone
     (`x.png` beside `x.jpg`) are images of their own, whether copies or not, and keep the ending in their
@@ -87,6 +87,9 @@ def find_images(folder: Path) -> FoundImages:
 
 
 def _files(folder: Path) -> Iterator[Path]:
+    if folder.is_file():
+        yield folder
+        return
     for place, folders, names in os.walk(folder, followlinks=False):
         folders[:] = sorted(f for f in folders if not f.startswith("."))
         for name in sorted(names):

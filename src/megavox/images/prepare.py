@@ -16,6 +16,8 @@ from megavox.images.image import Image
 from megavox.images.reorient import to_lps
 from megavox.images.resample import resample_to_grid, resample_to_spacing, resize
 
+SAME = 0.01  # a spacing that differs by a smaller share is the one asked for: rounding in headers is not blurred away
+
 
 @dataclass(frozen=True)
 class Preparation:
@@ -85,10 +87,13 @@ def prepare(image: Image, preparation: Preparation) -> Image:
     if preparation.spatial_dims == 3:
         image = to_lps(image)
     if preparation.size is not None:
-        return resize(image, preparation.size)
-    if preparation.spacing_mm is not None:
-        return resample_to_spacing(image, preparation.spacing_mm)
-    return image
+        return image if image.array.shape[1:] == preparation.size else resize(image, preparation.size)
+    if preparation.spacing_mm is None:
+        return image
+    own = image.geometry.spacing_zyx[-preparation.spatial_dims:]
+    wanted = tuple(mine if abs(mine / asked - 1) < SAME else asked
+                   for mine, asked in zip(own, preparation.spacing_mm, strict=True))
+    return image if wanted == own else resample_to_spacing(image, wanted)
 
 
 def prepare_mask(mask: np.ndarray, geometry: Geometry, target: Geometry) -> np.ndarray:

@@ -33,8 +33,9 @@ class Agreement:
 
     @property
     def enough(self) -> bool:
-        """Whether the faster setting may be used; not where neither found any class, which tells nothing."""
-        return self.argmax >= LEAST and bool(self.dice) and min(self.dice.values()) >= LEAST
+        """Whether to use the faster setting; not where neither found any class, which tells nothing."""
+        agrees = self.argmax >= LEAST and bool(self.dice) and min(self.dice.values()) >= LEAST
+        return agrees and self.fast_s < self.exact_s
 
     def sentence(self) -> str:
         """What was found, for people."""

@@ -90,8 +90,8 @@ def write_case(opened: Opened, prediction: Prediction, folder: Path, weights: st
         "files": [str(path) for path in input_files(case)], "input_hash": opened.input_hash,
         "input_states": opened.input_states, "weights": weights, "run": recipe.run,
         "geometry": prediction.geometry.to_dict(), "setting": {
-            "precision": recipe.precision, "overlap": recipe.study.inference.overlap, "mirror": list(recipe.mirror),
-            "whole": recipe.whole}}
+            **recipe.study.inference.model_dump(include={"engine", "overlap", "skip_air"}),
+            "precision": recipe.precision, "mirror": list(recipe.mirror), "whole": recipe.whole}}
     if prediction.labels is not None:
         record |= write_mask(folder, case.name, prediction.labels, prediction.geometry)
         record["voxels"] = voxels(prediction.labels, recipe.study.task.names)

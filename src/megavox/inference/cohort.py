@@ -32,6 +32,7 @@ from megavox.inference.records import (
     State,
     aside_row,
     aside_since,
+    check_mine,
     done_row,
     set_aside,
     take_back,
@@ -40,6 +41,7 @@ from megavox.inference.records import (
 from megavox.inference.runner import Runner
 
 CLAIMS = ".claims"
+LABELS = ("labelsTr", "labelsTs")  # where Decathlon's and nnU-Net's layouts have masks
 LOOK_AGAIN_S = 5.0  # after which other commands' claims are asked for again, while there is something else to wait for
 
 
@@ -66,20 +68,30 @@ def cases_in(folder: Path, channels: int, output: Path | None = None) -> tuple[l
     Files `name_0000.nii.gz`, `name_0001.nii.gz`, ... are the channels of one case where the network
     takes several; a file that holds all channels is a case by itself.
 
+    Masks are no cases: what lies in a folder of predictions, and in `labelsTr` and `labelsTs`.
+
     Args:
-        output: a folder whose images are predictions, and no cases.
+        folder: or one file.
+        output: a folder whose images are predictions.
     """
     @cache
     def predicted(place: Path) -> bool:
         return output is not None and place.resolve().is_relative_to(output.resolve())
 
+    @cache
+    def of_masks(place: Path) -> bool:
+        return place != folder and (place.name in LABELS or (place / TABLE).exists())
+
     found: FoundImages = find_images(folder)
     rejected = [Rejected.from_error(error, path.name, "", str(path)) for path, error in found.unusable
-                if not predicted(path.parent)]
+                if not predicted(path.parent) and not of_masks(path.parent)]
+    masks = [image.paths[0] for image in found.images if of_masks(image.paths[0].parent)]
+    if masks:
+        say(f"note: {len(masks)} files are left out, since they lie among masks or predictions, e.g. {masks[0]}")
     groups: dict[tuple[Path, str, bool], list[tuple[Path, ...]]] = {}
     subjects: dict[tuple[Path, str, bool], str] = {}
     for image in found.images:
-        if predicted(image.paths[0].parent):
+        if predicted(image.paths[0].parent) or of_masks(image.paths[0].parent):
             continue
         name, _, number = image.name.rpartition("_")
         several = channels > 1 and len(number) == 4 and number.isdigit()
@@ -118,6 +130,7 @@ def predict_cases(network: Network, cases: Sequence[Case], folder: Path, rejecte
 
     Raises:
         MachineError: the folder cannot be written, or the disk is full.
+        WorkspaceError: the folder holds predictions of other images with the same names, or of another task.
         Stopped: a signal asked to stop.
     """
     make_folder(folder, "Choose another --output")
@@ -125,9 +138,9 @@ def predict_cases(network: Network, cases: Sequence[Case], folder: Path, rejecte
         with claims.alone() as alone:
             if alone:
                 _sweep(folder)
-        (folder / TABLE).unlink(missing_ok=True)
         book = _Book(network, cases, folder, claims)
         book.look(in_order=alone)
+        (folder / TABLE).unlink(missing_ok=True)
         try:
             if book.open:
                 runner = Runner(network, folder, book.next_case, len(cases), workers)
@@ -156,6 +169,7 @@ class _Book:
 
     def __init__(self, network: Network, cases: Sequence[Case], folder: Path, claims: Claims) -> None:
         self._weights, self._cases, self._folder, self._claims = network.weights, cases, folder, claims
+        self._kind = network.recipe.study.task.kind
         self.rows: dict[str, Row] = {}
         self.aside: dict[str, Rejected] = {}
         self.open: deque[Case] = deque()
@@ -168,6 +182,7 @@ class _Book:
         for case in track(self._cases, "looking", total=len(self._cases)):
             self._aside_before[case.name] = aside_since(self._folder, case.name)
             if not self._settled(case):
+                check_mine(self._folder, case, self._kind)
                 self.open.append(case)
         if not in_order and self.open:
             me = f"{platform.node()} {os.getpid()}".encode()

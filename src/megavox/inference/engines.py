@@ -24,7 +24,6 @@ from megavox.core.errors import MachineError
 from megavox.core.exhausted import out_of_memory
 from megavox.core.files import read_array, whole_folder, write_array
 from megavox.core.progress import say
-from megavox.inference.tiles import Engine
 
 TOLERANCE = 1e-3  # largest difference from PyTorch on the probe, as a share of the range of its logits
 BFLOAT16_TOLERANCE = 0.1  # that setting is asked for, and has its own gate on validation cases
@@ -61,13 +60,15 @@ class OpenVINOEngine:
     Args:
         model: converted, for windows of one shape.
         threads: of the CPU.
-        precision: float32 or bfloat16.
+        precision: float32 or bfloat16; the attribute of that name is what the CPU really computes in.
     """
 
     def __init__(self, model: Any, threads: int, precision: str = "float32") -> None:
         compiled = _core().compile_model(model, "CPU", {
             "INFERENCE_NUM_THREADS": threads, "PERFORMANCE_HINT": "LATENCY", "ENABLE_CPU_PINNING": False,
             "INFERENCE_PRECISION_HINT": "bf16" if precision == "bfloat16" else "f32"})
+        taken = compiled.get_property("INFERENCE_PRECISION_HINT").get_type_name()
+        self.precision = "bfloat16" if taken == "bf16" else "float32"
         self._request = compiled.create_infer_request()
 
     def __call__(self, windows: torch.Tensor) -> torch.Tensor:
@@ -95,7 +96,7 @@ def _core() -> Any:
 
 
 def choose_engine(wanted: str, build: Callable[[], nn.Module], device: torch.device, window: Sequence[int], *,
-                  precision: str = "float32", kept: Path | None = None) -> Engine:
+                  precision: str = "float32", kept: Path | None = None) -> TorchEngine | OpenVINOEngine:
     """The engine for windows of one shape.
 
     Args:
@@ -131,7 +132,7 @@ def choose_engine(wanted: str, build: Callable[[], nn.Module], device: torch.dev
     return TorchEngine(network if network is not None else build(), device, precision)
 
 
-def _converted(network: nn.Module, window: Sequence[int], precision: str, kept: Path | None) -> Engine:
+def _converted(network: nn.Module, window: Sequence[int], precision: str, kept: Path | None) -> OpenVINOEngine:
     """The network by OpenVINO, converted now; kept if there is a place for it that can be written."""
     import openvino
 
@@ -158,7 +159,7 @@ def _save(model: Any, expected: np.ndarray, folder: Path) -> None:
         write_array(temporary / EXPECTED, expected)
 
 
-def _checked(folder: Path, window: Sequence[int], precision: str) -> Engine:
+def _checked(folder: Path, window: Sequence[int], precision: str) -> OpenVINOEngine:
     """The engine of a converted network, whose output for the probe is PyTorch's.
 
     Raises:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import metadata
 from pathlib import Path
 
@@ -11,6 +11,8 @@ import numpy as np
 import torch
 from torch import nn
 
+from megavox.core.files import text_hash
+from megavox.core.workspace import DONE
 from megavox.images.geometry import Geometry
 from megavox.images.image import Image
 from megavox.images.intensity import intensity_statistics, normalise, normaliser, outside_value
@@ -58,8 +60,10 @@ class Predictor:
         self.task = build_task(recipe.study.task, [])
         window = (recipe.preparation.channels, *recipe.patch)
         wanted = "pytorch" if recipe.whole else recipe.study.inference.engine  # which takes windows of any size
-        self.engine = choose_engine(wanted, lambda: self._network(checkpoint).to(device).eval(),
-                                    device, window, precision=recipe.precision, kept=checkpoint / _kept_name(window))
+        self.engine = choose_engine(
+            wanted, lambda: self._network(checkpoint).to(device).eval(), device, window, precision=recipe.precision,
+            kept=checkpoint / _kept_name(checkpoint, window))
+        self.recipe = replace(recipe, precision=self.engine.precision)  # a CPU without bfloat16 takes float32
 
     def _network(self, checkpoint: Path) -> nn.Module:
         """The network with its weights; they are the file itself, mapped, which workers share."""
@@ -134,10 +138,11 @@ def logits_of(engine: Engine, recipe: Recipe, image: np.ndarray, outside: np.nda
                            batch=inference.batch)
 
 
-def _kept_name(window: Sequence[int]) -> str:
-    """Of the folder beside the weights that keeps the network as converted by the OpenVINO that is installed."""
+def _kept_name(checkpoint: Path, window: Sequence[int]) -> str:
+    """Of the folder that keeps these weights as converted by the OpenVINO that is installed."""
     try:
         version = metadata.version("openvino")
     except metadata.PackageNotFoundError:
         version = ""
-    return f"openvino-{version}-{'x'.join(map(str, window))}"
+    weights = text_hash((checkpoint / DONE).read_text())[:8]  # it holds their hashes
+    return f"openvino-{version}-{weights}-{'x'.join(map(str, window))}"

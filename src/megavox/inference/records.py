@@ -11,6 +11,7 @@ nothing is read to know that. Where they differ, their content decides.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
@@ -84,6 +85,29 @@ def done_by_content(folder: Path, case: Case, weights: str, input_hash: str, inp
         record["output_state"] = state
     record.update(files=[str(path) for path in input_files(case)], input_states=input_states)
     return write_record(folder, case, record)
+
+
+def check_mine(folder: Path, case: Case, kind: str) -> None:
+    """That what the folder holds under a case's name may be replaced.
+
+    Args:
+        kind: of the task.
+
+    Raises:
+        WorkspaceError: it is the prediction of another image, which is still where it was, or of another task.
+    """
+    record = _record(folder, case.name)
+    if record is None or "input_hash" not in record:
+        return
+    before, files = record["files"], [str(path) for path in input_files(case)]
+    if (kind == "classify") != ("probabilities" in record):
+        what = "the prediction of another task"
+    elif before != files and all(map(os.path.exists, before)) and record["input_hash"] != content_hash(case):
+        what = f"the prediction of another image, {before[0]}"
+    else:
+        return
+    raise WorkspaceError(f"it holds under the name {case.name} {what}", where=folder,
+                         fix="Choose another --output, or remove that folder if it is not wanted any more")
 
 
 def write_mask(folder: Path, name: str, labels: np.ndarray, geometry: Geometry) -> dict[str, Any]:

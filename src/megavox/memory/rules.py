@@ -106,11 +106,10 @@ def _spacing(study: Study, cohort: Fingerprint) -> Iterable[Derived]:
 
 def _picture_size(shapes: np.ndarray) -> Iterable[Derived]:
     size = [int(min(LARGEST_PICTURE, max(32, 32 * round(n / 32)))) for n in np.median(shapes, axis=0)]
-    if (shapes == size).all():
-        yield Derived("images.spacing_mm", "native", f"all pictures are {size[0]} x {size[1]} already")
-    else:
-        yield Derived("images.size", size, f"the median picture, at most {LARGEST_PICTURE} a side, in multiples of 32")
-        yield Derived("images.spacing_mm", "native", "size is given")
+    why = "all pictures have it, others will be scaled to it" if (shapes == size).all() else \
+        f"the median picture, at most {LARGEST_PICTURE} a side, in multiples of 32"
+    yield Derived("images.size", size, why)
+    yield Derived("images.spacing_mm", "native", "size is given")
 
 
 def _common_spacing(cohort: Fingerprint, largest: int | None) -> Derived:
@@ -124,7 +123,7 @@ def _common_spacing(cohort: Fingerprint, largest: int | None) -> Derived:
     if (coarser > 1).any():
         why = f"the cohort's median, coarser so that the median image has at most {largest} voxels along an axis"
     elif known.all() and (np.abs(spacings / median - 1) < 0.01).all():
-        return Derived("images.spacing_mm", "native", "all images have one spacing")
+        why = "all images have it, others will be resampled to it"
     else:
         why = "the cohort's median along each axis"
     return Derived("images.spacing_mm", [float(f"{v:.4g}") for v in median * coarser], why)

@@ -10,7 +10,7 @@ from itertools import chain
 from pathlib import Path
 
 from megavox.cohort.case import Rejected
-from megavox.cohort.layouts.listing import need_given_folder
+from megavox.cohort.layouts.listing import need_given_folder, stem
 from megavox.core.errors import CohortError, WorkspaceError
 from megavox.core.files import file_hash, plain, text_hash
 from megavox.core.progress import say
@@ -18,7 +18,7 @@ from megavox.inference.cohort import CohortOutcome, cases_in, predict_cases
 from megavox.inference.recipe import Network, Recipe
 from megavox.pipeline.project import Project, training_settings
 from megavox.study.compare import differences
-from megavox.training.best import AVERAGED, best_checkpoint
+from megavox.training.best import AVERAGED, best_checkpoint, check_file
 
 
 def weights_hash(project: Project) -> str:
@@ -37,6 +37,7 @@ def network_of(project: Project) -> Network:
         CheckpointError, WorkspaceError: the run was not trained, or for another task.
     """
     checkpoint = best_checkpoint(project.run)
+    check_file(checkpoint / AVERAGED)  # workers may have no need of them: they read the network as it was converted
     if not project.run.done.exists():
         say(f"note: the training of {project.run_name} has not ended; its best weights so far are used")
     recipe = Recipe.read(project.run.recipe)
@@ -47,7 +48,7 @@ def network_of(project: Project) -> Network:
                                  "--run-name")
     changed = differences(training_settings(recipe.asked), training_settings(project.study))
     if changed:
-        say(f"note: {project.run_name} was trained with other settings, and predicts with those: {changed}")
+        say(f"note: {project.run_name} was trained with other settings, which it keeps: {changed}")
     recipe = replace(recipe, study=recipe.study.model_copy(update={"inference": project.study.inference}))
     wish = str(project.study.training.device)
     if recipe.study.inference.fast is not None:  # only this needs PyTorch here and not in the workers alone
@@ -65,7 +66,7 @@ def predict(project: Project, source: Path | None = None, output: Path | None = 
 
     Args:
         project: with a trained run.
-        source: a folder of NIfTI, raster or DICOM files, in any depth.
+        source: a folder of NIfTI, raster or DICOM files, in any depth, or one file.
         output: where to write; the workspace's predictions folder without it.
         workers: processes; None for as many as cores and memory allow.
 
@@ -73,7 +74,7 @@ def predict(project: Project, source: Path | None = None, output: Path | None = 
         WorkspaceError: the output would lie among the images. CohortError: no such folder, or nothing to predict.
         Stopped: a signal asked to stop; the same command goes on.
     """
-    if source is not None:
+    if source is not None and not source.is_file():
         need_given_folder(source)
     network = network_of(project)
     _free_device()
@@ -84,7 +85,8 @@ def predict(project: Project, source: Path | None = None, output: Path | None = 
         if any(place in path.resolve().parents for case in cases for path in (*chain(*case.images), *case.masks)):
             raise _among_images(folder)
     else:
-        folder = output or project.workspace.predictions(project.run_name) / source.resolve().name
+        called = stem(source.name) if source.is_file() else source.resolve().name
+        folder = output or project.workspace.predictions(project.run_name) / called
         if folder.resolve() == source.resolve() or folder.resolve() in source.resolve().parents:
             raise _among_images(folder)
         cases, rejected = cases_in(source, network.recipe.preparation.channels, folder)
@@ -109,7 +111,7 @@ def _among_images(folder: Path) -> WorkspaceError:
 
 def _some(outcome: CohortOutcome) -> CohortOutcome:
     if not outcome.rows and not outcome.elsewhere:
-        first = f"; the first: {outcome.rejected[0].message}" if outcome.rejected else ""
+        first = f"; the first: {outcome.rejected[0].message.rstrip('.')}" if outcome.rejected else ""
         raise CohortError(f"none of {len(outcome.rejected)} cases could be predicted{first}", where=outcome.folder,
                           fix="Read the reasons in quarantine.csv there")
     return outcome

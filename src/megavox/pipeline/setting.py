@@ -40,8 +40,11 @@ def setting(project: Project, recipe: Recipe, checkpoint: Path, device: torch.de
     if found is None:
         path.unlink(missing_ok=True)
         try:
-            found = agreement(Predictor(recipe, checkpoint, device), Predictor(fast, checkpoint, device),
-                              _validation_images(project))
+            exact, faster = (Predictor(one, checkpoint, device) for one in (recipe, fast))
+            if exact.recipe == faster.recipe:
+                say("note: inference.fast is not used: on this machine it is what the exact setting is")
+                return recipe
+            found = agreement(exact, faster, _validation_images(project))
             write_json(path, {"about": about, "agreement": asdict(found), "enough": found.enough})
         except (WorkspaceError, StoreError, MachineError) as error:
             say(f"note: inference.fast is not used, since it cannot be compared with the exact setting: {error}")

@@ -27,6 +27,7 @@ from megavox.training.parallel import Ranks, ranks
 VALIDATION_SHARE = 0.1  # of a budget is spent on validations, at the most, but one there is
 STOPPING = "stopping after this step: a checkpoint is written, and the same command goes on"
 PROBE_SHARE = 0.02  # of the budget is spent on measuring the rate
+FEW = 100  # steps, below which a note says so
 
 
 @dataclass(frozen=True)
@@ -112,6 +113,9 @@ def _with_steps(workshop: Workshop, here: Ranks, begin: float) -> Study:
         most = steps_in(budget, time.perf_counter() - begin, rate.step_s, validation, looks, least=0)
         fit = "steps fit" if steps == most else "steps, the least there can be, take longer than"
         say(f"{steps} {fit} {duration_text(budget)}: {rate.step_s:.3f} s a step, {validation:.1f} s a validation")
+        if steps < FEW:
+            say(f"note: in {steps} steps a network learns little; a larger training.budget, or a faster or less busy "
+                "machine, gives more")
     section = study.training.model_copy(update={"steps": steps, "budget": None, "validations": looks})
     return study.model_copy(update={"training": section})
 

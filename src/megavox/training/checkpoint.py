@@ -23,7 +23,7 @@ from torch import nn
 from megavox.core.errors import CheckpointError
 from megavox.core.files import file_hash, plain, read_json, remove_unfinished, whole_folder, write_json, write_text
 from megavox.core.workspace import DONE, RunFolder
-from megavox.training.best import AVERAGED
+from megavox.training.best import AVERAGED, check_file, damaged
 from megavox.training.optimiser import MovingAverage
 
 NETWORK, OPTIMISER, STATE = "network.safetensors", "optimiser.safetensors", "state.json"
@@ -92,7 +92,7 @@ def load_checkpoint(path: Path, network: nn.Module, average: MovingAverage,
     saved = _read(path / AVERAGED)
     for name, value in average.weights.items():
         value.copy_(saved[name])
-    _check(path / STATE)
+    check_file(path / STATE)
     state = read_json(path / STATE)
     optimiser.load_state_dict(_unflatten(_read(path / OPTIMISER), state["optimiser"]))
     return Progress(**state["progress"])
@@ -125,25 +125,11 @@ def _save(tensors: dict[str, torch.Tensor], path: Path) -> None:
 
 
 def _read(path: Path) -> dict[str, torch.Tensor]:
-    _check(path)
+    check_file(path)
     try:
         return load_file(path)
     except (OSError, SafetensorError) as error:
-        raise _damaged(path, error) from None
-
-
-def _check(path: Path) -> None:
-    """Refuse a file that is not the one that was written."""
-    try:
-        if f"{file_hash(path)}  {path.name}" not in (path.parent / DONE).read_text().split("\n"):
-            raise ValueError("its SHA-256 is not the one in DONE")
-    except (OSError, ValueError) as error:
-        raise _damaged(path, error) from None
-
-
-def _damaged(path: Path, error: Exception) -> CheckpointError:
-    return CheckpointError(f"the file is missing or damaged ({error})", where=path,
-                           fix="Remove that checkpoint folder: `megavox train` goes on from the one before it")
+        raise damaged(path, error) from None
 
 
 def _flatten(state: dict[str, Any]) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
