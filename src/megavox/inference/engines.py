@@ -24,6 +24,7 @@ from megavox.core.errors import MachineError
 from megavox.core.exhausted import out_of_memory
 from megavox.core.files import read_array, whole_folder, write_array
 from megavox.core.progress import say
+from megavox.inference.merge import merge_upsampling
 
 TOLERANCE = 1e-3  # largest difference from PyTorch on the probe, as a share of the range of its logits
 BFLOAT16_TOLERANCE = 0.1  # that setting is asked for, and has its own gate on validation cases
@@ -139,6 +140,7 @@ def _converted(network: nn.Module, window: Sequence[int], precision: str, kept: 
     with torch.inference_mode(), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of tracing: the probe tells whether it went well
         model = openvino.convert_model(network, example_input=torch.zeros(1, *window), input=[1, *window])
+    merge_upsampling(model)
     expected = TorchEngine(network, torch.device("cpu"))(_probe(window)).numpy()
     with tempfile.TemporaryDirectory() as place:
         folder = kept or Path(place) / "network"
