@@ -14,7 +14,7 @@ demo: $(VENV)/installed
 	$(BIN)/megavox demo demo
 
 test: $(VENV)/installed-test
-	$(BIN)/python -m pytest -n 2
+	$(BIN)/python -m pytest -n 2 --dist loadgroup
 
 lint: $(VENV)/installed-test
 	$(BIN)/ruff check src tests benchmarks

@@ -12,7 +12,8 @@
     |-- WorkspaceError      a stage was asked for before the one it needs
     |-- CheckpointError     no checkpoint, or one that does not fit
     |-- TrainingError       loss not finite, loader worker dead, rank dead
-    `-- MachineError        disk full, memory, device
+    |-- MachineError        disk full, memory, device
+    `-- SiteError           a batch system refuses a job, or cannot be reached
 
 A message says what was found, where, what was expected and what to do. Anything that is not a
 `MegavoxError` is our own bug: the command line writes its traceback to a file and exits with 1.
@@ -117,3 +118,7 @@ class TrainingError(MegavoxError):
 
 class MachineError(MegavoxError):
     """The machine lacks something: disk, memory, device."""
+
+
+class SiteError(MegavoxError):
+    """A site refuses a job, or cannot be reached."""

@@ -1,0 +1,49 @@
+"""Runs for each rank, under `torchrun`: starts the command, and writes down how it ended.
+
+    python -m megavox.jobs.rank FOLDER [ELEMENT]
+
+`torchrun` ends all ranks when one fails and says little of why; what stands here names rank, host and cause. A rank
+that leaves with 75 wants to go on later, which is no failure.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from megavox.core.files import write_json
+from megavox.core.processes import die_with_parent
+from megavox.core.signals import TO_BE_CONTINUED
+from megavox.jobs.job import JobFolder
+
+LOOK_EVERY_S = 0.5  # for the file that tells all ranks to stop
+
+
+def main(folder: JobFolder, element: int | None) -> int:
+    """Run the job's command as this rank; returns the status to leave with."""
+    die_with_parent()
+    rank, told = int(os.environ["RANK"]), False
+    child = subprocess.Popen(folder.request().command, stdin=subprocess.DEVNULL, preexec_fn=die_with_parent)
+    signal.signal(signal.SIGTERM, lambda *_: child.terminate())
+    while True:
+        try:
+            status = child.wait(LOOK_EVERY_S)
+            break
+        except subprocess.TimeoutExpired:
+            if not told and folder.stop(element).exists():
+                child.send_signal(signal.SIGUSR1)
+                told = True
+    write_json(folder.rank(rank, element), {"rank": rank, "host": socket.gethostname(), "exit": status,
+                                            "ended": time.time()})
+    if status == TO_BE_CONTINUED:
+        return 0
+    return status if status >= 0 else 128 - status
+
+
+if __name__ == "__main__":
+    sys.exit(main(JobFolder(Path(sys.argv[1])), int(sys.argv[2]) if len(sys.argv) > 2 else None))

@@ -1,0 +1,238 @@
+"""A cluster with Slurm as a site, driven by Slurm's own commands.
+
+The truth about a job is in its folder; Slurm is asked only about jobs that left no verdict there, by one `squeue`
+for all of them and one `sacct` for those that the queue does not know any more. A controller that cannot be reached
+is no verdict. Each `sbatch` carries a comment that nothing else has, written down before: where the answer was lost,
+the job is found by it.
+"""
+
+from __future__ import annotations
+
+import shlex
+import subprocess
+import sys
+import time
+import uuid
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from pydantic import Field
+
+from megavox.core.errors import SiteError
+from megavox.core.files import read_json, write_json, write_text
+from megavox.jobs.inside import AGAIN, HEAD, LAUNCH
+from megavox.jobs.job import JobFolder, State, Status
+from megavox.jobs.site import ask_for_cancel, ended
+from megavox.study.section import Positive, Section
+
+TIMEOUT_S = 60.0  # for a command of Slurm to answer
+LOST_AFTER_S = 120.0  # accounting may be that late; and so may a shared folder's view of a verdict
+_WAITS = {"PENDING", "REQUEUED", "REQUEUE_HOLD", "REQUEUE_FED", "SPECIAL_EXIT", "RESV_DEL_HOLD"}
+_RUNS = {"RUNNING", "COMPLETING", "CONFIGURING", "STAGE_OUT", "SIGNALING", "SUSPENDED", "STOPPED", "RESIZING"}
+_ENDS = {"COMPLETED": State.LOST,  # without a verdict: it was not our wrapper that ended
+         "FAILED": State.FAILED, "CANCELLED": State.CANCELLED, "TIMEOUT": State.TIME_LIMIT,
+         "DEADLINE": State.TIME_LIMIT, "OUT_OF_MEMORY": State.MEMORY, "PREEMPTED": State.PREEMPTED,
+         "NODE_FAIL": State.NODE_FAILED,
+         "BOOT_FAIL": State.NODE_FAILED, "REVOKED": State.CANCELLED}
+
+class SlurmSection(Section):
+    """What all jobs of a site have in common; each may name another partition or account."""
+
+    partition: str | None = None
+    account: str | None = None
+    setup: list[str] = Field(default_factory=list, description="lines of shell before the job, such as "
+                             "`module load cuda`")
+    environment: dict[str, str] = Field(default_factory=dict, description="more variables")
+    options: list[str] = Field(default_factory=list, description="more options of sbatch, such as `--qos=long`")
+    array_limit: Positive = Field(1000, description="most elements of one array; larger ones are split")
+
+
+Key = tuple[str, int | None]  # Slurm's number of a job or array, and the element
+
+
+class Slurm:
+    """Jobs in Slurm's queue.
+
+    Args:
+        section: partition, account and what else the site's jobs have in common.
+    """
+
+    def __init__(self, section: SlurmSection) -> None:
+        self._section = section
+        self._missing: dict[Key, float] = {}  # since when nothing knows a job
+
+    def submit(self, job: JobFolder) -> None:
+        """See `Site.submit`."""
+        if job.native.exists():
+            return
+        request = job.request()
+        chunks = _chunks(request.elements, self._section.array_limit)
+        if job.intent.exists():
+            token, numbers = read_json(job.intent)["token"], self._by_comment(read_json(job.intent)["token"])
+        else:
+            token, numbers = uuid.uuid4().hex, {}
+            write_json(job.intent, {"token": token, "at": time.time()})
+        for number, (first, count) in enumerate(chunks):
+            comment = f"{token}-{number}"
+            if comment not in numbers:
+                numbers[comment] = self._sbatch(job, comment, first, count)
+        write_json(job.native, [{"id": numbers[f"{token}-{number}"], "first": first, "count": count}
+                                for number, (first, count) in enumerate(chunks)])
+
+    def poll(self, jobs: Sequence[JobFolder]) -> Mapping[Path, list[Status]]:
+        """See `Site.poll`."""
+        found = {job.path: [job.judged(part) for part in job.request().parts] for job in jobs}
+        open_ = {job.path: job for job in jobs if None in found[job.path]}
+        states = self._states(open_.values()) if open_ else {}
+        return {path: [status or self._unjudged(open_[path], part, states) for part, status in enumerate(statuses)]
+                for path, statuses in found.items()}
+
+    def cancel(self, job: JobFolder) -> None:
+        """See `Site.cancel`."""
+        ask_for_cancel(job)
+        numbers = [one["id"] for one in _natives(job)]
+        if numbers:
+            self._call("scancel", *numbers)
+
+    # ------------------------------------------------------------------ asking
+
+    def _unjudged(self, job: JobFolder, place: int, states: dict[Key, str] | None) -> Status:
+        """The status of a part without a verdict; `states` is None where Slurm cannot be asked."""
+        part = place if job.request().elements else None
+        key = _key(job, part)
+        if states is None or key is None:
+            return Status(State.UNKNOWN, "Slurm cannot be asked now" if key else "it was not handed over yet")
+        word = states.get(key)
+        if word in _WAITS:
+            return Status(State.WAITING)
+        if word in _RUNS:
+            return Status(State.RUNNING)
+        judged = job.judged(part)  # once more: it may have ended since it was looked at first
+        if judged is not None:
+            return judged
+        if word is None or _ENDS.get(word) is State.LOST:  # too late an accounting, or a folder seen too late
+            since = self._missing.setdefault(key, time.monotonic())
+            if time.monotonic() - since < LOST_AFTER_S:
+                return Status(State.UNKNOWN, "Slurm does not know it any more")
+        return ended(job, _ENDS.get(word or "", State.LOST), part)
+
+    def _states(self, jobs: Iterable[JobFolder]) -> dict[Key, str] | None:
+        """Slurm's word for every job and element that it knows; None: it cannot be asked."""
+        wanted = {one["id"] for job in jobs for one in _natives(job)}
+        try:
+            lines = self._call("squeue", "--me", "-h", "-r", "-t", "all", "-o", "%F|%K|%T").splitlines()
+        except SiteError:
+            return None
+        states = {(number, _element(index)): word for number, index, word in (line.split("|") for line in lines)}
+        unknown = wanted - {number for number, _ in states}
+        if unknown:
+            try:
+                states |= self._accounted(unknown)
+            except SiteError:
+                return None
+        return states
+
+    def _accounted(self, numbers: set[str]) -> dict[Key, str]:
+        """What accounting knows of jobs that have left the queue; nothing, where there is no accounting."""
+        try:
+            text = self._call("sacct", "-n", "-X", "-P", "-j", ",".join(sorted(numbers)), "-o", "JobID,State")
+        except SiteError as error:
+            if "accounting storage is disabled" in str(error).lower():
+                return {}
+            raise
+        found: dict[Key, str] = {}
+        for line in text.splitlines():
+            name, word = line.split("|")
+            number, _, index = name.partition("_")
+            found[number, _element(index or "N/A")] = word.split()[0]
+        return found
+
+    def _by_comment(self, token: str) -> dict[str, str]:
+        """Jobs in the queue, or in accounting, whose comment begins with a token."""
+        lines = self._call("squeue", "--me", "-h", "-t", "all", "-o", "%F|%k").splitlines()
+        with suppress(SiteError):  # no accounting: the queue alone, which keeps jobs for some minutes
+            lines += self._call("sacct", "-n", "-X", "-P", "-o", "JobID,Comment").splitlines()
+        pairs = (line.split("|", 1) for line in lines)
+        return {comment: number.partition("_")[0] for number, comment in pairs if comment.startswith(token)}
+
+    # ------------------------------------------------------------------ submitting
+
+    def _sbatch(self, job: JobFolder, comment: str, first: int, count: int) -> str:
+        """Hand over a job, or a part of an array; returns Slurm's number."""
+        script = job.path / f"script-{first}.sh"
+        write_text(script, self._script(job, comment, first, count))
+        try:
+            answer = self._call("sbatch", "--parsable", str(script))
+        except SiteError:
+            found = self._by_comment(comment)  # it may have been taken, and the answer lost
+            if comment not in found:
+                raise
+            return found[comment]
+        return answer.strip().split(";")[0]
+
+    def _script(self, job: JobFolder, comment: str, first: int, count: int) -> str:
+        request, section = job.request(), self._section
+        options: dict[str, object] = {
+            "job-name": job.name, "comment": comment, "nodes": request.nodes, "chdir": request.folder,
+            "ntasks-per-node": 1, "cpus-per-task": request.cpus * (request.ranks // request.nodes),
+            "output": "/dev/null" if count else job.path / "batch.txt", "open-mode": "append",
+            "partition": request.partition or section.partition, "account": request.account or section.account,
+            "gpus-per-node": request.gpus or None, "array": f"0-{count - 1}" if count else None,
+            "mem": f"{int(1000 * request.memory_gb)}M" if request.memory_gb else None,
+            "time": max(1, round(request.time_limit_s / 60)) if request.time_limit_s else None,
+            "signal": f"B:USR1@{int(request.grace_s)}" if request.time_limit_s else None}
+        lines = [f"#SBATCH --{name}={value}" for name, value in options.items() if value is not None]
+        lines += [f"#SBATCH {option}" for option in ("--requeue", *section.options)]
+        variables = {LAUNCH: f"srun --nodes={request.nodes} --ntasks={request.nodes} --ntasks-per-node=1 "
+                     f"--cpus-per-task={request.cpus * (request.ranks // request.nodes)} --kill-on-bad-exit=1"}
+        exports = [f"export {name}={shlex.quote(value)}" for name, value in (section.environment | variables).items()]
+        inside = [sys.executable, "-m", "megavox.jobs.inside", str(job.path)]
+        element = f" $(({first} + SLURM_ARRAY_TASK_ID))" if count else ""
+        return "\n".join((
+            "#!/bin/bash", *lines, *section.setup, *exports,
+            f'export {AGAIN}="scontrol requeue $SLURM_JOB_ID"',
+            f'export {HEAD}=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)',
+            f"exec {shlex.join(inside)}{element}", ""))
+
+    def _call(self, *command: str) -> str:
+        """The output of one of Slurm's commands.
+
+        Raises:
+            SiteError: it is not there, refuses, or does not answer.
+        """
+        try:
+            done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=TIMEOUT_S)
+        except FileNotFoundError:
+            raise SiteError(f"there is no command {command[0]} here", expected="a machine that can submit to Slurm",
+                            fix="Run this on the cluster's login node") from None
+        except subprocess.TimeoutExpired:
+            raise SiteError(f"{command[0]} did not answer within {TIMEOUT_S:.0f} s", fix="Try again later") from None
+        if done.returncode:
+            told = (done.stderr.strip() or done.stdout.strip() or f"status {done.returncode}").splitlines()[-1]
+            raise SiteError(f"{command[0]} says: {told}", fix="Correct the request or the site, or try again")
+        return done.stdout
+
+
+def _chunks(elements: int, most: int) -> list[tuple[int, int]]:
+    """First element and count of each part of an array; a single (0, 0) for what is no array."""
+    return [(first, min(most, elements - first)) for first in range(0, elements, most)] or [(0, 0)]
+
+
+def _natives(job: JobFolder) -> list[dict[str, Any]]:
+    return list(read_json(job.native)) if job.native.exists() else []
+
+
+def _key(job: JobFolder, part: int | None) -> Key | None:
+    """What Slurm calls a part of a job."""
+    for one in _natives(job):
+        if part is None:
+            return one["id"], None
+        if one["first"] <= part < one["first"] + one["count"]:
+            return one["id"], part - one["first"]
+    return None
+
+
+def _element(index: str) -> int | None:
+    return int(index) if index.isdigit() else None

@@ -1,0 +1,162 @@
+"""Watches over one job on this machine: waits for free cores and GPUs, runs the job, and ends it in time.
+
+    python -m megavox.jobs.supervisor FOLDER PLACE CORES GPUS
+
+Cores and GPUs are locks on bytes of one file, `PLACE/slots`, that all supervisors of this machine open; a job takes all
+that it needs or none, so two large ones cannot wait for each other, and the kernel gives them back however the
+supervisor ends. It needs no other process: a job goes on when whoever submitted it has gone.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections import deque
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+
+from megavox.core.claims import Claims
+from megavox.core.files import write_json
+from megavox.core.processes import die_with_parent
+from megavox.core.signals import TO_BE_CONTINUED
+from megavox.jobs.job import JobFolder, State, Status
+from megavox.jobs.told import how_it_ended
+
+LOOK_EVERY_S = 0.1
+KILL_AFTER_S = 30.0  # a command that was told to end is killed after that time
+
+
+@dataclass
+class _Running:
+    """An element at work."""
+
+    process: subprocess.Popen[bytes]
+    slots: list[str]
+    began: float
+    told: float | None = None  # when it was told to end
+
+
+class Supervisor:
+    """Runs the elements of a job as cores and GPUs become free.
+
+    Args:
+        folder: of the job.
+        claims: the locks of this machine.
+        cores, gpus: how many there are for jobs.
+    """
+
+    def __init__(self, folder: JobFolder, claims: Claims, cores: int, gpus: int) -> None:
+        self._folder, self._claims, self._request = folder, claims, folder.request()
+        self._slots = {"core": cores, "gpu": gpus}
+        request = self._request
+        self._need = {"core": min(cores, request.ranks * request.cpus), "gpu": request.gpus}
+        self._waiting = deque(part for part in request.parts if folder.judged(part) is None)
+        self._running: dict[int | None, _Running] = {}
+
+    def run(self) -> None:
+        """Until every element has its verdict."""
+        while self._waiting or self._running:
+            if self._folder.cancel.exists():
+                self._cancel()
+            else:
+                self._start()
+            for part, one in list(self._running.items()):
+                self._look(part, one)
+            time.sleep(LOOK_EVERY_S)
+
+    def _start(self) -> None:
+        while self._waiting and (slots := self._take()) is not None:
+            part = self._waiting.popleft()
+            gpus = ",".join(slot.split()[1] for slot in slots if slot.startswith("gpu"))
+            command = [sys.executable, "-m", "megavox.jobs.inside", str(self._folder.path)]
+            process = subprocess.Popen(
+                command if part is None else [*command, str(part)], start_new_session=True, preexec_fn=die_with_parent,
+                env={**os.environ, "OMP_NUM_THREADS": str(self._request.cpus), "CUDA_VISIBLE_DEVICES": gpus})
+            self._running[part] = _Running(process, slots, time.monotonic())
+
+    def _take(self) -> list[str] | None:
+        """All cores and GPUs that an element needs, or None."""
+        taken: list[str] = []
+        for kind, need in self._need.items():
+            for number in range(self._slots[kind]):
+                if need and self._claims.take(f"{kind} {number}"):
+                    taken.append(f"{kind} {number}")
+                    need -= 1
+            if need:
+                self._give_back(taken)
+                return None
+        return taken
+
+    def _give_back(self, slots: list[str]) -> None:
+        for slot in slots:
+            self._claims.release(slot)
+
+    def _look(self, part: int | None, one: _Running) -> None:
+        """See whether an element has ended, or has to."""
+        status = one.process.poll()
+        if status is not None:
+            self._ended(part, one, status)
+            return
+        limit, since = self._request.time_limit_s, time.monotonic() - one.began
+        if limit is not None and since > limit:
+            self._kill(one)
+            self._judge(part, State.TIME_LIMIT)
+        elif limit is not None and one.told is None and since > max(limit - self._request.grace_s, limit / 2):
+            self._tell(one, signal.SIGUSR1)
+
+    def _ended(self, part: int | None, one: _Running, status: int) -> None:
+        del self._running[part]
+        self._give_back(one.slots)
+        if status == TO_BE_CONTINUED and self._folder.judged(part) is None and not self._folder.cancel.exists():
+            self._waiting.append(part)
+        elif self._folder.judged(part) is None:
+            self._judge(part, State.CANCELLED if self._folder.cancel.exists() else State.FAILED, status)
+
+    def _cancel(self) -> None:
+        while self._waiting:
+            self._judge(self._waiting.popleft(), State.CANCELLED)
+        for one in self._running.values():
+            if one.told is None:
+                self._tell(one, signal.SIGTERM)
+            elif time.monotonic() - one.told > KILL_AFTER_S:
+                self._kill(one)
+
+    def _tell(self, one: _Running, number: signal.Signals) -> None:
+        one.told = time.monotonic()
+        one.process.send_signal(number)
+
+    def _kill(self, one: _Running) -> None:
+        """End it and, since they die with their parents, all that it started."""
+        one.process.kill()
+        one.process.wait()
+
+    def _judge(self, part: int | None, state: State, status: int | None = None) -> None:
+        self._folder.judge(Status(state, how_it_ended(state, status, self._folder, part), status), part)
+
+
+def main(folder: JobFolder, place: Path, cores: int, gpus: int) -> None:
+    """Watch over a job, unless another supervisor does already; in a process that is nobody's child.
+
+    This one returns when the other has said in the job's folder who it is.
+    """
+    with Claims(place / "slots") as claims:
+        if not claims.take(f"job {folder.path}"):
+            return
+        begun, there = os.pipe()
+        if os.fork():  # both hold the claims
+            os.close(there)
+            os.read(begun, 1)
+            os._exit(0)
+        os.close(begun)
+        write_json(folder.native, {"pid": os.getpid(), "started": psutil.Process().create_time()})
+        os.close(there)
+        Supervisor(folder, claims, cores, gpus).run()
+
+
+if __name__ == "__main__":
+    main(JobFolder(Path(sys.argv[1])), Path(sys.argv[2]), int(sys.argv[3]), int(sys.argv[4]))

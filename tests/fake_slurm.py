@@ -1,0 +1,130 @@
+"""A Slurm that is none, to make its faults: commands of the same names that keep a queue in a folder.
+
+Each job is a process. `FAULTS` in the queue's folder names what goes wrong:
+    lost-answer     sbatch takes the job and then fails
+    refused         sbatch fails
+    away            nothing can be asked
+    forgetful       the queue forgets a job as soon as it has ended
+    no-accounting   sacct says that there is none
+    late            accounting is empty
+"""
+
+# ruff: noqa: T201 (commands print)
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+COMMANDS = ("sbatch", "squeue", "sacct", "scancel", "scontrol")
+
+
+def install(folder: Path) -> dict[str, str]:
+    """Write the commands into a folder; returns the variables with which they are found before others."""
+    for name in COMMANDS:
+        path = folder / "bin" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(f"#!/bin/sh\nexec {sys.executable} -S {__file__} {name} \"$@\"\n")
+        path.chmod(0o755)
+    (folder / "jobs").mkdir()
+    return {"PATH": f"{folder / 'bin'}:{os.environ['PATH']}", "FAKE_SLURM": str(folder)}
+
+
+def fault(folder: Path, *names: str) -> None:
+    """From now on these go wrong, and no others."""
+    (folder / "FAULTS").write_text(" ".join(names))
+
+
+def main(command: str, arguments: list[str]) -> int:
+    folder = Path(os.environ["FAKE_SLURM"])
+    faults = (folder / "FAULTS").read_text().split() if (folder / "FAULTS").exists() else []
+    if "away" in faults:
+        print("slurm_load_jobs error: Unable to contact slurm controller", file=sys.stderr)
+        return 1
+    return {"sbatch": sbatch, "squeue": squeue, "sacct": sacct, "scancel": scancel, "scontrol": scontrol}[command](
+        folder, faults, arguments)
+
+
+def sbatch(folder: Path, faults: list[str], arguments: list[str]) -> int:
+    if "refused" in faults:
+        print("sbatch: error: Batch job submission failed: Invalid account", file=sys.stderr)
+        return 1
+    script = Path(arguments[-1])
+    options = dict(line.removeprefix("#SBATCH --").partition("=")[::2] for line in script.read_text().splitlines()
+                   if line.startswith("#SBATCH"))
+    number = str(1 + len(list((folder / "jobs").iterdir())))
+    start(folder, number, {"script": str(script), "comment": options["comment"], "chdir": options["chdir"]})
+    if "lost-answer" in faults:
+        print("sbatch: error: Socket timed out on send/recv operation", file=sys.stderr)
+        return 1
+    print(number)
+    return 0
+
+
+def start(folder: Path, number: str, about: dict[str, str], after_s: float = 0.0) -> None:
+    """Start a job, for the first time or once more."""
+    process = subprocess.Popen(["bash", "-c", f"sleep {after_s}; exec bash {about['script']}"], cwd=about["chdir"],
+                               start_new_session=True, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
+                               stderr=subprocess.DEVNULL,
+                               env={**os.environ, "SLURM_JOB_ID": number, "SLURM_JOB_NODELIST": "localhost"})
+    (folder / "jobs" / number).write_text(json.dumps({**about, "pid": process.pid}))
+
+
+def scontrol(folder: Path, _faults: list[str], arguments: list[str]) -> int:
+    if arguments[0] == "requeue":
+        start(folder, arguments[1], json.loads((folder / "jobs" / arguments[1]).read_text()), after_s=1.0)
+    else:
+        print(arguments[-1])  # names of hosts
+    return 0
+
+
+def jobs(folder: Path) -> dict[str, tuple[str, str]]:
+    """State and comment of each job."""
+    found = {}
+    for path in (folder / "jobs").iterdir():
+        about = json.loads(path.read_text())
+        try:
+            alive = Path(f"/proc/{about['pid']}/stat").read_text().rsplit(")", 1)[1].split()[0] not in "ZX"
+        except OSError:
+            alive = False
+        found[path.name] = ("RUNNING" if alive else about.get("ended", "FAILED"), about["comment"])
+    return found
+
+
+def squeue(folder: Path, faults: list[str], arguments: list[str]) -> int:
+    for number, (state, comment) in jobs(folder).items():
+        if state == "RUNNING" or "forgetful" not in faults:
+            print(f"{number}|{comment}" if arguments[-1] == "%F|%k" else f"{number}|N/A|{state}")
+    return 0
+
+
+def sacct(folder: Path, faults: list[str], arguments: list[str]) -> int:
+    if "no-accounting" in faults:
+        print("Slurm accounting storage is disabled", file=sys.stderr)
+        return 1
+    for number, (state, comment) in {} if "late" in faults else jobs(folder).items():
+        print(f"{number}|{comment if arguments[-1] == 'JobID,Comment' else state}")
+    return 0
+
+
+def scancel(folder: Path, _faults: list[str], arguments: list[str]) -> int:
+    for number in arguments:
+        path = folder / "jobs" / number
+        about = json.loads(path.read_text())
+        path.write_text(json.dumps({**about, "ended": "CANCELLED by 0"}))
+        for number_of in (signal.SIGTERM, signal.SIGKILL):
+            try:
+                os.kill(about["pid"], number_of)
+            except ProcessLookupError:
+                break
+            time.sleep(0.5)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1], sys.argv[2:]))

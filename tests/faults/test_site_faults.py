@@ -1,0 +1,152 @@
+"""A batch system that lies, forgets or does not answer: nothing runs twice, nothing is taken for lost too early."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+
+from fake_slurm import fault, install
+from megavox.core.errors import SiteError
+from megavox.core.files import read_json
+from megavox.jobs.job import JobFolder, Request, State, Status
+from megavox.jobs.local import Local
+from megavox.jobs.site import Site
+from megavox.jobs.slurm import Slurm, SlurmSection
+
+
+@pytest.fixture
+def queue(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    folder = tmp_path / "slurm"
+    for name, value in install(folder).items():
+        monkeypatch.setenv(name, value)
+    return folder
+
+
+def made(folder: Path, line: str, name: str = "job") -> JobFolder:
+    return JobFolder.create(folder / "jobs" / name, Request(("bash", "-c", line), str(folder)))
+
+
+def ended(site: Site, job: JobFolder, within_s: float = 60.0) -> Status:
+    begin = time.monotonic()
+    while not (found := site.poll([job])[job.path][0]).state.ended:
+        assert time.monotonic() - begin < within_s, found
+        time.sleep(0.1)
+    return found
+
+
+@pytest.mark.parametrize("restarted", [False, True])
+def test_a_job_whose_answer_was_lost_is_found_and_runs_once(queue: Path, tmp_path: Path, restarted: bool) -> None:
+    job = made(tmp_path, "echo ran >> ran; sleep 1")
+    fault(queue, "lost-answer")
+    Slurm(SlurmSection()).submit(job)
+    if restarted:  # as if the caller had been killed before it wrote the number down
+        job.native.unlink()
+    fault(queue)
+    site = Slurm(SlurmSection())
+    site.submit(job)
+    assert ended(site, job).state is State.DONE
+    assert (tmp_path / "ran").read_text() == "ran\n" and len(list((queue / "jobs").iterdir())) == 1
+
+
+def test_a_refusal_is_told_in_slurms_words_and_can_be_tried_again(queue: Path, tmp_path: Path) -> None:
+    job, site = made(tmp_path, "true"), Slurm(SlurmSection())
+    fault(queue, "refused")
+    with pytest.raises(SiteError, match=r"sbatch says: .*Invalid account"):
+        site.submit(job)
+    assert site.poll([job])[job.path][0].state is State.UNKNOWN
+    fault(queue)
+    site.submit(job)
+    assert ended(site, job).state is State.DONE
+
+
+def test_where_nobody_answers_nothing_is_judged(queue: Path, tmp_path: Path) -> None:
+    job, site = made(tmp_path, "sleep 3"), Slurm(SlurmSection())
+    site.submit(job)
+    fault(queue, "away")
+    assert site.poll([job])[job.path][0] == Status(State.UNKNOWN, "Slurm cannot be asked now")
+    assert ended(site, job).state is State.DONE, "its verdict is in its folder"
+    with pytest.raises(SiteError, match="Unable to contact"):
+        site.submit(made(tmp_path, "true", "other"))
+
+
+@pytest.mark.parametrize(("faults", "state"), [
+    ((), State.FAILED), (("forgetful",), State.FAILED), (("forgetful", "no-accounting"), State.LOST),
+    (("forgetful", "late"), State.LOST)])
+def test_a_job_killed_whole_is_judged_by_what_slurm_knows(queue: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+                                                          faults: tuple[str, ...], state: State) -> None:
+    monkeypatch.setattr("megavox.jobs.slurm.LOST_AFTER_S", 1.0)
+    job, site = made(tmp_path, "sleep 60"), Slurm(SlurmSection())
+    site.submit(job)
+    begin = time.monotonic()
+    while not job.begun().exists():
+        assert time.monotonic() - begin < 60
+        time.sleep(0.1)
+    fault(queue, *faults)
+    [entry] = (queue / "jobs").iterdir()
+    os.kill(int(read_json(entry)["pid"]), signal.SIGKILL)
+    begin = time.monotonic()
+    assert ended(site, job).state is state
+    assert state is not State.LOST or time.monotonic() - begin >= 1, "accounting may be late"
+
+
+def test_a_clock_that_jumps_makes_nothing_lost(queue: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    job, site = made(tmp_path, "sleep 2"), Slurm(SlurmSection())
+    site.submit(job)
+    fault(queue, "forgetful", "late")
+    monkeypatch.setattr(time, "time", lambda: 1e9)
+    assert ended(site, job).state is State.DONE
+
+
+def test_a_job_that_is_started_again_is_one_job(queue: Path, tmp_path: Path) -> None:
+    job, site = made(tmp_path, "echo attempt >> ran; [ $(wc -l < ran) = 2 ] || exit 75"), Slurm(SlurmSection())
+    site.submit(job)
+    assert ended(site, job).state is State.DONE
+    assert (tmp_path / "ran").read_text() == "attempt\n" * 2 and len(list((queue / "jobs").iterdir())) == 1
+    assert read_json(job.verdict())["attempt"] == 2
+
+
+def test_a_supervisor_that_is_killed_takes_its_job_along_and_frees_its_place(tmp_path: Path) -> None:
+    site = Local(tmp_path / "slots", cpus=1)
+    job = made(tmp_path, "echo $$ > pid; sleep 300")
+    site.submit(job)
+    begin = time.monotonic()
+    while not ((tmp_path / "pid").exists() and (tmp_path / "pid").read_text().strip()):
+        assert time.monotonic() - begin < 60
+        time.sleep(0.1)
+    os.kill(read_json(job.native)["pid"], signal.SIGKILL)
+    assert ended(site, job).state is State.LOST
+    begin = time.monotonic()
+    while psutil.pid_exists(int((tmp_path / "pid").read_text())):
+        assert time.monotonic() - begin < 20, "it lives on"
+        time.sleep(0.1)
+    following = made(tmp_path, "true", "following")
+    site.submit(following)
+    assert ended(site, following).state is State.DONE
+
+
+def test_jobs_share_the_cores_and_a_large_one_gets_its_turn(tmp_path: Path) -> None:
+    site = Local(tmp_path / "slots", cpus=2)
+    line = "date +%s.%N >> began; sleep 1; date +%s.%N >> ended"
+    folders = [tmp_path / f"f{n}" for n in range(3)]
+    jobs = []
+    for number, folder in enumerate(folders):
+        folder.mkdir()
+        jobs.append(JobFolder.create(folder / "job", Request(("bash", "-c", line), str(folder),
+                                                             cpus=2 if number == 1 else 1)))
+        site.submit(jobs[-1])
+    assert [ended(site, job).state for job in jobs] == [State.DONE] * 3
+    spans = [(float((f / "began").read_text()), float((f / "ended").read_text())) for f in folders]
+    for other in (spans[0], spans[2]):
+        assert other[1] <= spans[1][0] or spans[1][1] <= other[0], "two cores of two are taken"
+
+
+def test_more_than_this_machine_has_is_refused(tmp_path: Path) -> None:
+    site = Local(tmp_path / "slots", cpus=2)
+    job = JobFolder.create(tmp_path / "job", Request(("true",), str(tmp_path), gpus=3))
+    with pytest.raises(SiteError, match="asks for 1 nodes with 3 GPUs"):
+        site.submit(job)

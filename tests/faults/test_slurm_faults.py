@@ -1,0 +1,182 @@
+"""Slurm as it is when things go wrong: nodes shared, limits reached, the controller gone, the caller killed."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from megavox.core.files import read_json
+from megavox.jobs.job import JobFolder, Request, State, Status
+from megavox.jobs.site import wait
+from megavox.jobs.slurm import Slurm, SlurmSection
+from slurm_here import the_cluster
+
+pytestmark = pytest.mark.xdist_group("slurm")  # one cluster, in one process
+LONG_S = 240.0
+
+
+@pytest.fixture
+def site(monkeypatch: pytest.MonkeyPatch) -> Slurm:
+    for name, value in the_cluster().variables.items():
+        monkeypatch.setenv(name, value)
+    return Slurm(SlurmSection(array_limit=64))
+
+
+def made(folder: Path, name: str, line: str, **asked: object) -> JobFolder:
+    return JobFolder.create(folder / "jobs" / name, Request(("bash", "-c", line), str(folder), **asked))  # type: ignore[arg-type]
+
+
+def sent(site: Slurm, folder: Path, name: str, line: str, **asked: object) -> JobFolder:
+    job = made(folder, name, line, **asked)
+    site.submit(job)
+    return job
+
+
+def final(site: Slurm, *jobs: JobFolder) -> list[list[Status]]:
+    begin, found = time.monotonic(), {}
+    left = list(jobs)
+    while left:
+        for job, parts in wait(_Once(site, begin), left, every_s=0.5):  # type: ignore[arg-type]
+            found[job.path] = parts
+            left.remove(job)
+            break
+    return [found[job.path] for job in jobs]
+
+
+class _Once:
+    def __init__(self, site: Slurm, begin: float) -> None:
+        self._site, self._begin = site, begin
+
+    def poll(self, jobs: list[JobFolder]) -> object:
+        found = self._site.poll(jobs)
+        assert time.monotonic() - self._begin < LONG_S, f"not ended: {found}"
+        return found
+
+
+def until(site: Slurm, job: JobFolder, state: State) -> None:
+    begin = time.monotonic()
+    while (found := site.poll([job])[job.path][0]).state is not state:
+        assert time.monotonic() - begin < LONG_S and not found.state.ended, found
+        time.sleep(0.2)
+
+
+def number_of(job: JobFolder) -> str:
+    return str(read_json(job.native)[0]["id"])
+
+
+def test_an_array_of_two_hundred_is_split_and_every_element_judged(site: Slurm, tmp_path: Path) -> None:
+    job = sent(site, tmp_path, "many", "exit $((MEGAVOX_ELEMENT % 50 == 7))", elements=200)
+    assert [one["count"] for one in read_json(job.native)] == [64, 64, 64, 8]
+    [parts] = final(site, job)
+    assert [number for number, part in enumerate(parts) if part.state is State.FAILED] == [7, 57, 107, 157]
+    assert sum(part.state is State.DONE for part in parts) == 196
+
+
+def test_eight_jobs_at_once(site: Slurm, tmp_path: Path) -> None:
+    jobs = [sent(site, tmp_path, f"job{n}", f"sleep 1; exit {n % 2}") for n in range(8)]
+    assert [parts[0].exit for parts in final(site, *jobs)] == [n % 2 for n in range(8)]
+
+
+def test_two_nodes_train_together(site: Slurm, tmp_path: Path) -> None:
+    code = ("import os, torch, torch.distributed as dist; dist.init_process_group('gloo')\n"
+            "t = torch.ones(1) * (dist.get_rank() + 1); dist.all_reduce(t)\n"
+            "print('sum', t.item(), os.environ['SLURM_NODEID'], flush=True)")
+    (tmp_path / "sum.py").write_text(code)
+    job = sent(site, tmp_path, "nodes", f"exec {sys.executable} sum.py", ranks=2, nodes=2)
+    [[status]] = final(site, job)
+    assert status.state is State.DONE, status
+    assert {"sum 3.0 0", "sum 3.0 1"} <= set(job.log().read_text().splitlines())
+
+
+def test_a_job_is_told_before_its_time_limit_and_goes_on_afterwards(site: Slurm, tmp_path: Path) -> None:
+    """Slurm counts time in minutes and tells up to a minute early."""
+    line = ("[ -e stopped ] && echo went on && exit 0; trap 'touch stopped; exit 75' USR1\n"
+            "for i in $(seq 1200); do sleep 0.1; done; exit 1")
+    job = sent(site, tmp_path, "limit", line, time_limit_s=120.0, grace_s=50.0)
+    the_cluster().release(number_of(job))
+    [[status]] = final(site, job)
+    assert status.state is State.DONE, status
+    assert job.log().read_text() == "went on\n"
+    assert read_json(job.verdict())["attempt"] == 2
+
+
+def test_a_job_that_does_not_stop_in_time_is_told_so(site: Slurm, tmp_path: Path) -> None:
+    job = sent(site, tmp_path, "deaf", "sleep 300", time_limit_s=60.0, grace_s=55.0)
+    [[status]] = final(site, job)
+    assert status.state is State.TIME_LIMIT and "time limit" in status.told
+
+
+def test_a_job_whose_place_is_taken_goes_on_afterwards(site: Slurm, tmp_path: Path) -> None:
+    line = ("[ -e stopped ] && exit 0; trap 'touch stopped; exit 75' TERM\n"
+            "for i in $(seq 1200); do sleep 0.1; done; exit 1")
+    low = sent(site, tmp_path, "low", line, partition="low", cpus=4)
+    until(site, low, State.RUNNING)
+    time.sleep(2)  # the trap stands
+    high = [sent(site, tmp_path, f"high{n}", "sleep 3", cpus=4, partition="main") for n in range(2)]
+    the_cluster().release(number_of(low))
+    [[status], *others] = final(site, low, *high)
+    assert status.state is State.DONE, status
+    assert read_json(low.verdict())["attempt"] == 2
+    assert all(parts[0].state is State.DONE for parts in others)
+
+
+def test_a_job_killed_whole_and_one_cancelled_by_hand_are_told_apart(site: Slurm, tmp_path: Path) -> None:
+    killed = sent(site, tmp_path, "killed", "kill -KILL $PPID; sleep 1")
+    cancelled = sent(site, tmp_path, "cancelled", "sleep 300")
+    until(site, cancelled, State.RUNNING)
+    subprocess.run(["scancel", number_of(cancelled)], check=True, timeout=60)
+    [[one], [other]] = final(site, killed, cancelled)
+    assert one.state is State.FAILED and other.state is State.CANCELLED
+
+
+def test_a_controller_that_is_away_is_no_verdict(site: Slurm, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("megavox.jobs.slurm.TIMEOUT_S", 3.0)
+    going, ending = (sent(site, tmp_path, name, f"sleep {s}") for name, s in (("going", 20), ("ending", 4)))
+    until(site, going, State.RUNNING)
+    the_cluster().stop_controller()
+    try:
+        found = site.poll([going, ending])
+        assert found[going.path][0].state is State.UNKNOWN
+        begin = time.monotonic()
+        while site.poll([ending])[ending.path][0].state is not State.DONE:  # its verdict is in its folder
+            assert time.monotonic() - begin < 60
+            time.sleep(0.5)
+    finally:
+        the_cluster().start_controller()
+    assert [parts[0].state for parts in final(site, going, ending)] == [State.DONE, State.DONE]
+
+
+def test_a_caller_killed_at_any_time_and_started_again_runs_everything_once(site: Slurm, tmp_path: Path) -> None:
+    """Twenty times; each submits what is missing, waits for all, and is killed at a random moment."""
+    script = tmp_path / "caller.py"
+    script.write_text(f"""
+import sys
+from pathlib import Path
+from megavox.jobs.job import JobFolder, Request
+from megavox.jobs.site import wait
+from megavox.jobs.slurm import Slurm, SlurmSection
+site, root, jobs = Slurm(SlurmSection()), Path({str(tmp_path)!r}), []
+for number in range(6):
+    path = root / "jobs" / f"job{{number}}"
+    job = JobFolder(path) if path.exists() else JobFolder.create(
+        path, Request(("bash", "-c", f"echo {{number}} >> ran; sleep 1"), str(root)))
+    site.submit(job)
+    jobs.append(job)
+print(*sorted(job.name + " " + parts[0].state for job, parts in wait(site, jobs, 0.2)), sep="\\n")
+""")
+    drawn = random.Random(0)
+    for _ in range(20):
+        caller = subprocess.Popen([sys.executable, script], stdout=subprocess.DEVNULL, env={**os.environ})
+        time.sleep(drawn.uniform(0.2, 1.6))
+        caller.send_signal(signal.SIGKILL)
+        caller.wait()
+    done = subprocess.run([sys.executable, script], capture_output=True, text=True, check=True, timeout=LONG_S)
+    assert done.stdout.splitlines() == [f"job{n} done" for n in range(6)]
+    assert sorted((tmp_path / "ran").read_text().split()) == [str(n) for n in range(6)]
