@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 
 import numpy as np
@@ -73,6 +74,39 @@ def test_a_network_that_cannot_be_traced_falls_back(capsys: pytest.CaptureFixtur
 
     assert isinstance(choose_engine("auto", Odd, CPU, (1, 8, 8)), TorchEngine)
     assert "OpenVINO does not compute" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("faster", [True, False])
+def test_a_network_that_is_compiled_computes_the_same_and_is_kept_where_it_is_faster(
+        monkeypatch: pytest.MonkeyPatch, faster: bool) -> None:
+    calls = []
+    net, compiler = network(), torch.compile
+    monkeypatch.setattr(torch, "compile", lambda module, **_: calls.append(1) or compiler(module, backend="eager"))
+    engine = TorchEngine(net, CPU, compile_after_s=0.0)
+    took = iter((2.0, 1.0) if faster else (1.0, 2.0))
+    monkeypatch.setattr(engine, "_seconds", lambda compute, windows: (compute(windows), next(took))[1])
+    plain = TorchEngine(net, CPU)
+    for count in (2, 2, 1):  # the last windows of an image are fewer
+        windows = torch.randn(count, 2, 16, 16, 16)
+        torch.testing.assert_close(engine(windows), plain(windows), rtol=1e-4, atol=1e-5)
+    assert len(calls) == 1 and (engine._compiled is not None) == faster
+
+
+def test_where_nothing_can_be_compiled_the_network_computes(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refused(*_: object, **__: object) -> None:
+        raise RuntimeError("no compiler")
+
+    monkeypatch.setattr(torch, "compile", refused)
+    windows = torch.randn(1, 2, 16, 16, 16)
+    engine = TorchEngine(network(), CPU, compile_after_s=0.0)
+    torch.testing.assert_close(engine(windows), TorchEngine(network(), CPU)(windows))
+
+
+def test_time_is_taken_without_the_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen = []
+    seconds = TorchEngine(network(), CPU)._seconds(lambda windows: seen.append(time.sleep(0.2 if not seen else 0)),
+                                                   torch.zeros(1))
+    assert len(seen) == 4 and seconds < 0.2
 
 
 def test_what_is_asked_for_and_cannot_be_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:

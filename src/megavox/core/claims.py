@@ -80,8 +80,8 @@ class Claims:
             if error.errno not in _NO_LOCKS:
                 raise
             self._locks = False
-            say(f"note: this file system has no locks ({error.strerror}), so only one command at a time may predict "
-                f"into {self.path.parent}")
+            say(f"note: this file system has no locks ({error.strerror}), so only one command at a time may work "
+                f"in {self.path.parent}")
         return True
 
 

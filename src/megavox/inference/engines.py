@@ -8,7 +8,9 @@ be converted, PyTorch computes and a warning says why.
 
 from __future__ import annotations
 
+import math
 import tempfile
+import time
 import warnings
 from collections.abc import Callable, Sequence
 from functools import cache
@@ -28,6 +30,7 @@ from megavox.inference.merge import merge_upsampling
 
 TOLERANCE = 1e-3  # largest difference from PyTorch on the probe, as a share of the range of its logits
 BFLOAT16_TOLERANCE = 0.1  # that setting is asked for, and has its own gate on validation cases
+COMPILE_AFTER_S = 120.0  # on a GPU
 NETWORK, EXPECTED = "network.xml", "expected.npy"
 
 
@@ -38,10 +41,15 @@ class TorchEngine:
         network: on its device, in evaluation mode.
         device: where it is.
         precision: float32 or bfloat16 (autocast).
+        compile_after_s: when it has been at work for so long, the network is compiled for windows of the present
+            shape, and the faster of both is kept: compiling takes a minute, which a few images do not pay back.
     """
 
-    def __init__(self, network: nn.Module, device: torch.device, precision: str = "float32") -> None:
+    def __init__(self, network: nn.Module, device: torch.device, precision: str = "float32",
+                 compile_after_s: float = math.inf) -> None:
         self.network, self.device, self.precision = network, device, precision
+        self._compile_at = time.monotonic() + compile_after_s
+        self._compiled: tuple[torch.Size, Callable[[torch.Tensor], Any]] | None = None
 
     @torch.inference_mode()
     def __call__(self, windows: torch.Tensor) -> torch.Tensor:
@@ -51,8 +59,35 @@ class TorchEngine:
             layout = torch.channels_last_3d
         moved = windows.to(self.device, memory_format=layout)
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bfloat16"):
-            output = self.network(moved)
+            if time.monotonic() > self._compile_at:
+                self._compile_at = math.inf
+                self._compile(moved)
+            compiled = self._compiled
+            output = compiled[1](moved) if compiled and compiled[0] == moved.shape else self.network(moved)
         return (output[0] if isinstance(output, (list, tuple)) else output).float()
+
+    def _compile(self, windows: torch.Tensor) -> None:
+        """Compile the network for windows of this shape, and keep that if it is faster."""
+        try:
+            compiled = torch.compile(self.network, dynamic=False)
+            plain_s, compiled_s = self._seconds(self.network, windows), self._seconds(compiled, windows)
+        except Exception as error:  # no compiler on this machine, or a network that it does not take
+            if out_of_memory(error):
+                raise
+            return
+        if compiled_s < plain_s:
+            self._compiled = windows.shape, compiled
+
+    def _seconds(self, compute: Callable[[torch.Tensor], Any], windows: torch.Tensor) -> float:
+        """What computing these windows takes, at best of three, after a first time that prepares."""
+        found = []
+        for _ in range(4):
+            begin = time.perf_counter()
+            compute(windows)
+            if self.device.type == "cuda":
+                torch.cuda.synchronize(self.device)
+            found.append(time.perf_counter() - begin)
+        return min(found[1:])
 
 
 class OpenVINOEngine:
@@ -117,7 +152,7 @@ def choose_engine(wanted: str, build: Callable[[], nn.Module], device: torch.dev
         raise MachineError("OpenVINO cannot compute here", where="inference.engine", expected="a CPU, with the extra "
                            "megavox[cpu] installed", fix="pip install 'megavox[cpu]', or set inference.engine: pytorch")
     if wanted == "pytorch" or not usable:
-        return TorchEngine(build(), device, precision)
+        return TorchEngine(build(), device, precision, COMPILE_AFTER_S if device.type == "cuda" else math.inf)
     network = None if kept is not None and kept.exists() else build()
     try:
         if network is None:
