@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
 import time
 from pathlib import Path
 
@@ -143,6 +144,51 @@ def test_jobs_share_the_cores_and_a_large_one_gets_its_turn(tmp_path: Path) -> N
     spans = [(float((f / "began").read_text()), float((f / "ended").read_text())) for f in folders]
     for other in (spans[0], spans[2]):
         assert other[1] <= spans[1][0] or spans[1][1] <= other[0], "two cores of two are taken"
+
+
+def test_elements_of_an_array_share_the_cores_too(tmp_path: Path) -> None:
+    site = Local(tmp_path / "slots", cpus=2)
+    line = "echo + >> log; sleep 0.7; echo - >> log"
+    job = JobFolder.create(tmp_path / "job", Request(("bash", "-c", line), str(tmp_path), elements=5))
+    site.submit(job)
+    ended(site, job)
+    while not all(part.state is State.DONE for part in site.poll([job])[job.path]):
+        time.sleep(0.1)
+    most = running = 0
+    for sign in (tmp_path / "log").read_text().split():
+        running += 1 if sign == "+" else -1
+        most = max(most, running)
+    assert most == 2
+
+
+def test_what_a_command_started_ends_with_it(tmp_path: Path) -> None:
+    site = Local(tmp_path / "slots", cpus=1)
+    job = made(tmp_path, "sleep 300 & echo $! > pid; sleep 300; true")
+    site.submit(job)
+    begin = time.monotonic()
+    while not ((tmp_path / "pid").exists() and (tmp_path / "pid").read_text().strip()):
+        assert time.monotonic() - begin < 60
+        time.sleep(0.1)
+    site.cancel(job)
+    assert ended(site, job).state is State.CANCELLED
+    begin = time.monotonic()
+    while psutil.pid_exists(int((tmp_path / "pid").read_text())):
+        assert time.monotonic() - begin < 20, "it lives on"
+        time.sleep(0.1)
+
+
+def test_a_job_that_has_ended_or_was_cancelled_does_not_run_when_it_is_started_again(queue: Path,
+                                                                                     tmp_path: Path) -> None:
+    job, site = made(tmp_path, "echo ran >> ran"), Slurm(SlurmSection())
+    site.submit(job)
+    assert ended(site, job).state is State.DONE
+    script = next(job.path.glob("script-*.sh"))
+    subprocess.run(["bash", script], check=True, timeout=60)
+    assert (tmp_path / "ran").read_text() == "ran\n"
+    other = made(tmp_path, "echo ran >> ran", "other")
+    site.cancel(other)
+    site.submit(other)
+    assert ended(site, other).state is State.CANCELLED and (tmp_path / "ran").read_text() == "ran\n"
 
 
 def test_more_than_this_machine_has_is_refused(tmp_path: Path) -> None:

@@ -80,7 +80,7 @@ def cases_in(folder: Path, channels: int, output: Path | None = None) -> tuple[l
 
     @cache
     def of_masks(place: Path) -> bool:
-        return place != folder and (place.name in LABELS or (place / TABLE).exists())
+        return place not in (folder, folder.parent) and (place.name in LABELS or (place / CLAIMS).exists())
 
     found: FoundImages = find_images(folder)
     rejected = [Rejected.from_error(error, path.name, "", str(path)) for path, error in found.unusable

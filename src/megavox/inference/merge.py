@@ -72,7 +72,8 @@ def _upsampling(value: Any) -> tuple[Any, np.ndarray] | None:
     if weights is None:
         return None
     about = node.get_attributes()
-    if list(weights.shape[2:]) != list(about["strides"]) or set(about["dilations"]) != {1} \
+    if node.get_input_size() != 2 or list(weights.shape[2:]) != list(about["strides"]) \
+            or set(about["dilations"]) != {1} \
             or any(about["pads_begin"] + about["pads_end"] + about["output_padding"]):
         return None
     coarse = node.input_value(0)

@@ -102,12 +102,20 @@ def check_mine(folder: Path, case: Case, kind: str) -> None:
     before, files = record["files"], [str(path) for path in input_files(case)]
     if (kind == "classify") != ("probabilities" in record):
         what = "the prediction of another task"
-    elif before != files and all(map(os.path.exists, before)) and record["input_hash"] != content_hash(case):
+    elif before != files and all(map(os.path.exists, before)) and _other_content(case, record["input_hash"]):
         what = f"the prediction of another image, {before[0]}"
     else:
         return
     raise WorkspaceError(f"it holds under the name {case.name} {what}", where=folder,
                          fix="Choose another --output, or remove that folder if it is not wanted any more")
+
+
+def _other_content(case: Case, before: str) -> bool:
+    """Whether a case's files hold something else; files that cannot be read are set aside later."""
+    try:
+        return content_hash(case) not in ("", before)
+    except OSError:
+        return False
 
 
 def write_mask(folder: Path, name: str, labels: np.ndarray, geometry: Geometry) -> dict[str, Any]:

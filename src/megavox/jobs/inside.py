@@ -36,7 +36,13 @@ NOT_FOUND = 127  # status of shells for a command that cannot be started
 
 def main(folder: JobFolder, element: int | None) -> int:
     """Run a job, or an element of an array; returns the status to leave with."""
+    before = folder.judged(element)
+    if before is not None:  # the site starts it again, after a fault of a node, say, though it had ended
+        return 0 if before.state is State.DONE else 1
     request, began = folder.request(), time.time()
+    if folder.cancel.exists():
+        folder.judge(Status(State.CANCELLED, how_it_ended(State.CANCELLED, None, folder, element)), element)
+        return 1
     for path in (folder.stop(element), *(folder.rank(n, element) for n in range(request.ranks))):
         path.unlink(missing_ok=True)  # of an earlier attempt
     attempt = _attempts(folder, element) + 1
@@ -51,9 +57,13 @@ def main(folder: JobFolder, element: int | None) -> int:
         return NOT_FOUND
     signals.to(child)
     status = child.wait()
+    with suppress(ProcessLookupError):  # what the command left behind in its session
+        os.killpg(child.pid, signal.SIGKILL)
+    heard = signals.heard
     if request.ranks > 1:
         status = _of_ranks(folder, element, request.ranks, status)
-    heard = signals.heard
+        if heard == {signal.SIGTERM} and status == -signal.SIGUSR1:  # ranks are told by that
+            status = -signal.SIGTERM
     displaced = status == -signal.SIGTERM and heard == {signal.SIGTERM}  # SIGUSR1 tells of a time limit that is near
     if (status == TO_BE_CONTINUED or displaced) and not folder.cancel.exists() and _again(heard):
         return TO_BE_CONTINUED
@@ -68,7 +78,8 @@ def _started(folder: JobFolder, request: Request, element: int | None) -> subpro
     with folder.log(element).open("ab") as log:
         return subprocess.Popen(
             _command(folder, request, element), cwd=request.folder, stdin=subprocess.DEVNULL, stdout=log, stderr=log,
-            env={**os.environ, **request.environment, **({} if element is None else {ELEMENT: str(element)})},
+            env={**{name: value for name, value in os.environ.items() if name not in (AGAIN, LAUNCH, HEAD)},
+                 **request.environment, **({} if element is None else {ELEMENT: str(element)})},
             start_new_session=True, preexec_fn=die_with_parent)
 
 
@@ -151,7 +162,10 @@ def _again(heard: Container[int]) -> bool:
     command = os.environ.get(AGAIN)
     if command is None:
         return signal.SIGTERM not in heard
-    done = subprocess.run(shlex.split(command), check=False, timeout=60, capture_output=True, text=True)
+    try:
+        done = subprocess.run(shlex.split(command), check=False, timeout=60, capture_output=True, text=True)
+    except (OSError, subprocess.TimeoutExpired):
+        return False
     return done.returncode == 0 or "pending execution" in done.stderr  # Slurm itself was faster, after pre-empting it
 
 

@@ -115,7 +115,7 @@ class JobFolder:
     """
 
     def __init__(self, path: Path) -> None:
-        self.path = path
+        self.path = path.absolute()  # the job runs elsewhere
 
     @classmethod
     def create(cls, path: Path, request: Request) -> JobFolder:

@@ -51,7 +51,7 @@ class Local:
         return [job.judged(part) or self._unjudged(job, part, alive) for part in job.request().parts]
 
     def _unjudged(self, job: JobFolder, part: int | None, alive: bool) -> Status:
-        if not alive:
+        if not alive and (job.native.exists() or job.cancel.exists()):
             return ended(job, State.LOST, part)
         return Status(State.RUNNING if job.begun(part).exists() else State.WAITING)
 

@@ -8,6 +8,7 @@ the job is found by it.
 
 from __future__ import annotations
 
+import math
 import shlex
 import subprocess
 import sys
@@ -105,10 +106,9 @@ class Slurm:
         if states is None or key is None:
             return Status(State.UNKNOWN, "Slurm cannot be asked now" if key else "it was not handed over yet")
         word = states.get(key)
-        if word in _WAITS:
-            return Status(State.WAITING)
-        if word in _RUNS:
-            return Status(State.RUNNING)
+        if word in _WAITS or word in _RUNS:
+            self._missing.pop(key, None)
+            return Status(State.WAITING if word in _WAITS else State.RUNNING)
         judged = job.judged(part)  # once more: it may have ended since it was looked at first
         if judged is not None:
             return judged
@@ -177,13 +177,14 @@ class Slurm:
         options: dict[str, object] = {
             "job-name": job.name, "comment": comment, "nodes": request.nodes, "chdir": request.folder,
             "ntasks-per-node": 1, "cpus-per-task": request.cpus * (request.ranks // request.nodes),
-            "output": "/dev/null" if count else job.path / "batch.txt", "open-mode": "append",
+            "output": "/dev/null" if count else str(job.path / "batch.txt").replace("%", "%%"), "open-mode": "append",
             "partition": request.partition or section.partition, "account": request.account or section.account,
             "gpus-per-node": request.gpus or None, "array": f"0-{count - 1}" if count else None,
             "mem": f"{int(1000 * request.memory_gb)}M" if request.memory_gb else None,
-            "time": max(1, round(request.time_limit_s / 60)) if request.time_limit_s else None,
-            "signal": f"B:USR1@{int(request.grace_s)}" if request.time_limit_s else None}
-        lines = [f"#SBATCH --{name}={value}" for name, value in options.items() if value is not None]
+            "time": math.ceil(request.time_limit_s / 60) if request.time_limit_s else None}
+        if request.time_limit_s:
+            options["signal"] = f"B:USR1@{int(min(request.grace_s, request.time_limit_s / 2))}"
+        lines = [f"#SBATCH --{name}={shlex.quote(str(value))}" for name, value in options.items() if value is not None]
         lines += [f"#SBATCH {option}" for option in ("--requeue", *section.options)]
         variables = {LAUNCH: f"srun --nodes={request.nodes} --ntasks={request.nodes} --ntasks-per-node=1 "
                      f"--cpus-per-task={request.cpus * (request.ranks // request.nodes)} --kill-on-bad-exit=1"}

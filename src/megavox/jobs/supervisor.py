@@ -15,6 +15,7 @@ import subprocess
 import sys
 import time
 from collections import deque
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -82,9 +83,10 @@ class Supervisor:
     def _take(self) -> list[str] | None:
         """All cores and GPUs that an element needs, or None."""
         taken: list[str] = []
+        mine = {slot for one in self._running.values() for slot in one.slots}  # a claim of our own can be taken twice
         for kind, need in self._need.items():
             for number in range(self._slots[kind]):
-                if need and self._claims.take(f"{kind} {number}"):
+                if need and f"{kind} {number}" not in mine and self._claims.take(f"{kind} {number}"):
                     taken.append(f"{kind} {number}")
                     need -= 1
             if need:
@@ -105,7 +107,8 @@ class Supervisor:
         limit, since = self._request.time_limit_s, time.monotonic() - one.began
         if limit is not None and since > limit:
             self._kill(one)
-            self._judge(part, State.TIME_LIMIT)
+            if self._folder.judged(part) is None:
+                self._judge(part, State.TIME_LIMIT)
         elif limit is not None and one.told is None and since > max(limit - self._request.grace_s, limit / 2):
             self._tell(one, signal.SIGUSR1)
 
@@ -131,9 +134,13 @@ class Supervisor:
         one.process.send_signal(number)
 
     def _kill(self, one: _Running) -> None:
-        """End it and, since they die with their parents, all that it started."""
+        """End it and all that it started."""
+        below = psutil.Process(one.process.pid).children(recursive=True)
         one.process.kill()
         one.process.wait()
+        for process in below:
+            with suppress(psutil.NoSuchProcess):
+                process.kill()
 
     def _judge(self, part: int | None, state: State, status: int | None = None) -> None:
         self._folder.judge(Status(state, how_it_ended(state, status, self._folder, part), status), part)

@@ -74,6 +74,7 @@ def predict(project: Project, source: Path | None = None, output: Path | None = 
         WorkspaceError: the output would lie among the images. CohortError: no such folder, or nothing to predict.
         Stopped: a signal asked to stop; the same command goes on.
     """
+    source = None if source is None else source.absolute()  # records name the files
     if source is not None and not source.is_file():
         need_given_folder(source)
     network = network_of(project)
