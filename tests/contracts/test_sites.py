@@ -136,8 +136,8 @@ def test_ranks_know_each_other_and_the_first_that_fails_is_named(site: Site, sen
 def test_all_ranks_are_told_to_stop_in_time(site: Site, send: Sent) -> None:
     if isinstance(site, Slurm):
         pytest.skip("Slurm's shortest time limit is a minute; tests/faults has it")
-    job = send("ranks-stop", "trap 'echo rank $RANK stops; exit 0' USR1; for i in $(seq 300); do sleep 0.1; done; "
-               "exit 1", ranks=2, time_limit_s=24.0, grace_s=14.0)
+    job = send("ranks-stop", "trap 'echo rank $RANK stops; exit 0' USR1; for i in $(seq 400); do sleep 0.1; done; "
+               "exit 1", ranks=2, time_limit_s=40.0, grace_s=20.0)
     [[status]] = final(site, job)
     assert status.state is State.DONE, status
     assert {"rank 0 stops", "rank 1 stops"} <= set(job.log().read_text().splitlines())

@@ -40,6 +40,22 @@ def ended(site: Site, job: JobFolder, within_s: float = 60.0) -> Status:
     return found
 
 
+def number_in(path: Path) -> int:
+    """What a job writes there, once it has."""
+    begin = time.monotonic()
+    while not (path.exists() and path.read_text().strip()):
+        assert time.monotonic() - begin < 60
+        time.sleep(0.1)
+    return int(path.read_text())
+
+
+def assert_gone(pid: int) -> None:
+    begin = time.monotonic()
+    while psutil.pid_exists(pid):
+        assert time.monotonic() - begin < 20, "it lives on"
+        time.sleep(0.1)
+
+
 @pytest.mark.parametrize("restarted", [False, True])
 def test_a_job_whose_answer_was_lost_is_found_and_runs_once(queue: Path, tmp_path: Path, restarted: bool) -> None:
     job = made(tmp_path, "echo ran >> ran; sleep 1")
@@ -115,16 +131,10 @@ def test_a_supervisor_that_is_killed_takes_its_job_along_and_frees_its_place(tmp
     site = Local(tmp_path / "slots", cpus=1)
     job = made(tmp_path, "echo $$ > pid; sleep 300")
     site.submit(job)
-    begin = time.monotonic()
-    while not ((tmp_path / "pid").exists() and (tmp_path / "pid").read_text().strip()):
-        assert time.monotonic() - begin < 60
-        time.sleep(0.1)
+    pid = number_in(tmp_path / "pid")
     os.kill(read_json(job.native)["pid"], signal.SIGKILL)
     assert ended(site, job).state is State.LOST
-    begin = time.monotonic()
-    while psutil.pid_exists(int((tmp_path / "pid").read_text())):
-        assert time.monotonic() - begin < 20, "it lives on"
-        time.sleep(0.1)
+    assert_gone(pid)
     following = made(tmp_path, "true", "following")
     site.submit(following)
     assert ended(site, following).state is State.DONE
@@ -165,16 +175,10 @@ def test_what_a_command_started_ends_with_it(tmp_path: Path) -> None:
     site = Local(tmp_path / "slots", cpus=1)
     job = made(tmp_path, "sleep 300 & echo $! > pid; sleep 300; true")
     site.submit(job)
-    begin = time.monotonic()
-    while not ((tmp_path / "pid").exists() and (tmp_path / "pid").read_text().strip()):
-        assert time.monotonic() - begin < 60
-        time.sleep(0.1)
+    pid = number_in(tmp_path / "pid")
     site.cancel(job)
     assert ended(site, job).state is State.CANCELLED
-    begin = time.monotonic()
-    while psutil.pid_exists(int((tmp_path / "pid").read_text())):
-        assert time.monotonic() - begin < 20, "it lives on"
-        time.sleep(0.1)
+    assert_gone(pid)
 
 
 def test_a_job_that_has_ended_or_was_cancelled_does_not_run_when_it_is_started_again(queue: Path,
