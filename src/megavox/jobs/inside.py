@@ -91,7 +91,7 @@ def _state(status: int, heard: Container[int], cancelled: bool, for_memory: bool
         return State.CANCELLED
     if signal.SIGUSR1 in heard and status in (-signal.SIGUSR1, -signal.SIGTERM, -signal.SIGKILL):
         return State.TIME_LIMIT
-    if signal.SIGTERM in heard and status == -signal.SIGTERM:
+    if signal.SIGTERM in heard and status in (-signal.SIGTERM, TO_BE_CONTINUED):
         return State.CANCELLED
     return State.MEMORY if status == -signal.SIGKILL and for_memory else State.FAILED
 

@@ -50,6 +50,10 @@ class SlurmSection(Section):
     array_limit: Positive = Field(1000, description="most elements of one array; larger ones are split")
 
 
+_REQUEUE = (  # only while it is at work: a job that somebody cancelled would be started again as well
+    "bash -c 'scontrol show job $SLURM_JOB_ID | grep -Eq \"JobState=(RUNNING|PENDING|PREEMPTED|COMPLETING)\" && "
+    "scontrol requeue $SLURM_JOB_ID'")
+
 Key = tuple[str, int | None]  # Slurm's number of a job or array, and the element
 
 
@@ -193,7 +197,7 @@ class Slurm:
         element = f" $(({first} + SLURM_ARRAY_TASK_ID))" if count else ""
         return "\n".join((
             "#!/bin/bash", *lines, *section.setup, *exports,
-            f'export {AGAIN}="scontrol requeue $SLURM_JOB_ID"',
+            f"export {AGAIN}={shlex.quote(_REQUEUE)}",
             f'export {HEAD}=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)',
             f"exec {shlex.join(inside)}{element}", ""))
 
