@@ -14,7 +14,6 @@ happens to the process that submitted them, anybody can look into the folder and
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -185,7 +184,7 @@ class JobFolder:
 
     def judge(self, status: Status, element: int | None = None, **about: Any) -> None:
         """Leave a verdict."""
-        write_json(self.verdict(element), {**json.loads(json.dumps(asdict(status))), **about})
+        write_json(self.verdict(element), {**asdict(status), **about})
 
     def log_end(self, element: int | None = None, lines: int = 5, most: int = 16384) -> str:
         """The last lines that it printed; what `torchrun` says of ranks that failed is left out."""

@@ -35,8 +35,13 @@ _RUNS = {"RUNNING", "COMPLETING", "CONFIGURING", "STAGE_OUT", "SIGNALING", "SUSP
 _ENDS = {"COMPLETED": State.LOST,  # without a verdict: it was not our wrapper that ended
          "FAILED": State.FAILED, "CANCELLED": State.CANCELLED, "TIMEOUT": State.TIME_LIMIT,
          "DEADLINE": State.TIME_LIMIT, "OUT_OF_MEMORY": State.MEMORY, "PREEMPTED": State.PREEMPTED,
-         "NODE_FAIL": State.NODE_FAILED,
-         "BOOT_FAIL": State.NODE_FAILED, "REVOKED": State.CANCELLED}
+         "NODE_FAIL": State.NODE_FAILED, "BOOT_FAIL": State.NODE_FAILED, "REVOKED": State.CANCELLED}
+_REQUEUE = (  # only while it is at work: a job that somebody cancelled would be started again as well
+    "bash -c 'scontrol show job $SLURM_JOB_ID | grep -Eq \"JobState=(RUNNING|PENDING|PREEMPTED|COMPLETING)\" && "
+    "scontrol requeue $SLURM_JOB_ID'")
+
+Key = tuple[str, int | None]  # Slurm's number of a job or array, and the element
+
 
 class SlurmSection(Section):
     """What all jobs of a site have in common; each may name another partition or account."""
@@ -48,13 +53,6 @@ class SlurmSection(Section):
     environment: dict[str, str] = Field(default_factory=dict, description="more variables")
     options: list[str] = Field(default_factory=list, description="more options of sbatch, such as `--qos=long`")
     array_limit: Positive = Field(1000, description="most elements of one array; larger ones are split")
-
-
-_REQUEUE = (  # only while it is at work: a job that somebody cancelled would be started again as well
-    "bash -c 'scontrol show job $SLURM_JOB_ID | grep -Eq \"JobState=(RUNNING|PENDING|PREEMPTED|COMPLETING)\" && "
-    "scontrol requeue $SLURM_JOB_ID'")
-
-Key = tuple[str, int | None]  # Slurm's number of a job or array, and the element
 
 
 class Slurm:
