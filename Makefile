@@ -13,8 +13,9 @@ INFERENCE := prediction export cohort
 demo: $(VENV)/installed
 	$(BIN)/megavox demo demo
 
+# Three processes for two cores: the tests of Slurm share one, and mostly wait.
 test: $(VENV)/installed-test
-	$(BIN)/python -m pytest -n 2 --dist loadgroup
+	$(BIN)/python -m pytest -n 3 --dist loadgroup
 
 lint: $(VENV)/installed-test
 	$(BIN)/ruff check src tests benchmarks

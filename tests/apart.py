@@ -20,6 +20,7 @@ from typing import Any
 import pytest
 
 Work = Callable[[Path, int], Generator[None, None, None]]
+HANGS_S = 600.0  # much longer than any takes, also on a busy machine
 WRITES = {"os.rename", "os.mkdir", "os.rmdir", "os.remove", "os.chmod", "os.link", "os.truncate", "os.symlink"}
 
 
@@ -60,7 +61,7 @@ def _command(what: str, work: Callable[..., Any]) -> list[str]:
 
 def _finish(command: list[str], environment: Mapping[str, str] | None = None) -> str:
     variables = {**os.environ, **(environment or {})}
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120, env=variables)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=HANGS_S, env=variables)
     assert done.returncode == 0, done.stderr
     return done.stdout
 

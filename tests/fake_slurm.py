@@ -78,8 +78,11 @@ def start(folder: Path, number: str, about: dict[str, str], after_s: float = 0.0
 def scontrol(folder: Path, _faults: list[str], arguments: list[str]) -> int:
     if arguments[0] == "requeue":
         start(folder, arguments[1], json.loads((folder / "jobs" / arguments[1]).read_text()), after_s=1.0)
+    elif arguments[1] == "job":
+        about = json.loads((folder / "jobs" / arguments[2]).read_text())
+        print(f"JobState={about.get('ended', 'RUNNING')}")
     else:
-        print("JobState=RUNNING" if arguments[1] == "job" else arguments[-1])
+        print(arguments[-1])
     return 0
 
 

@@ -111,6 +111,20 @@ def test_a_job_killed_whole_is_judged_by_what_slurm_knows(queue: Path, tmp_path:
     assert state is not State.LOST or time.monotonic() - begin >= 1, "accounting may be late"
 
 
+@pytest.mark.parametrize("faults", [(), ("forgetful",), ("forgetful", "no-accounting")])
+def test_a_job_cancelled_in_slurm_itself_is_cancelled(queue: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+                                                      faults: tuple[str, ...]) -> None:
+    monkeypatch.setattr("megavox.jobs.slurm.LOST_AFTER_S", 1.0)
+    job, site = made(tmp_path, "echo $$ > pid; sleep 60"), Slurm(SlurmSection())
+    site.submit(job)
+    number_in(tmp_path / "pid")
+    fault(queue, *faults)
+    [entry] = (queue / "jobs").iterdir()
+    subprocess.run(["scancel", entry.name], check=True, timeout=60)
+    assert ended(site, job).state is State.CANCELLED
+    assert len(list((queue / "jobs").iterdir())) == 1, "it is not started again"
+
+
 def test_a_clock_that_jumps_makes_nothing_lost(queue: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     job, site = made(tmp_path, "sleep 2"), Slurm(SlurmSection())
     site.submit(job)

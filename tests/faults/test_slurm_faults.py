@@ -87,7 +87,8 @@ def test_eight_jobs_at_once(site: Slurm, tmp_path: Path) -> None:
 def test_two_nodes_train_together(site: Slurm, tmp_path: Path) -> None:
     code = ("import os, torch, torch.distributed as dist; dist.init_process_group('gloo')\n"
             "t = torch.ones(1) * (dist.get_rank() + 1); dist.all_reduce(t)\n"
-            "print('sum', t.item(), os.environ['SLURM_NODEID'], flush=True)")
+            "print('sum', t.item(), os.environ['SLURM_NODEID'], flush=True)\n"
+            "dist.destroy_process_group()")
     (tmp_path / "sum.py").write_text(code)
     job = sent(site, tmp_path, "nodes", f"exec {sys.executable} sum.py", ranks=2, nodes=2)
     [[status]] = final(site, job)

@@ -58,6 +58,8 @@ def test_search_of_the_dicom_suite(shared_data):
     assert read_image(mosaic.paths).array.shape == (2, 5, 72, 72)
 
 
+# nibabel warns when this part of it is first imported, in whichever test that is.
+@pytest.mark.filterwarnings("ignore:The DICOM readers are highly experimental:UserWarning")
 def test_a_mosaic_agrees_with_nibabel(shared_data):
     from nibabel.nicom.dicomwrappers import wrapper_from_file
 

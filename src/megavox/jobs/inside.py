@@ -3,7 +3,8 @@
     python -m megavox.jobs.inside FOLDER [ELEMENT]
 
 A command that is told to stop (SIGUSR1, SIGTERM) and leaves with status 75 wants to be started again: then there
-is no verdict, and the site starts the job once more, by the command in MEGAVOX_AGAIN or by itself. With several
+is no verdict, and the site starts the job once more, by the command in MEGAVOX_AGAIN or by itself; or it does not,
+since somebody cancelled the job there, which the site knows and says. With several
 ranks each of them runs under `megavox.jobs.rank`, and all are told by a file, which reaches every node.
 """
 
@@ -64,9 +65,11 @@ def main(folder: JobFolder, element: int | None) -> int:
         status = _of_ranks(folder, element, request.ranks, status)
         if heard == {signal.SIGTERM} and status == -signal.SIGUSR1:  # ranks are told by that
             status = -signal.SIGTERM
-    displaced = status == -signal.SIGTERM and heard == {signal.SIGTERM}  # SIGUSR1 tells of a time limit that is near
-    if (status == TO_BE_CONTINUED or displaced) and not folder.cancel.exists() and _again(heard):
-        return TO_BE_CONTINUED
+    told_to_end = heard == {signal.SIGTERM}  # SIGUSR1 tells of a time limit that is near
+    if status == TO_BE_CONTINUED or (told_to_end and status == -signal.SIGTERM):
+        write_json(folder.begun(element), {**about, "told_to_end": told_to_end})
+        if not folder.cancel.exists() and _again(heard):
+            return TO_BE_CONTINUED
     state = _state(status, heard, folder.cancel.exists(), ended_for_memory() > killed)
     told = how_it_ended(state, status, folder, element)
     folder.judge(Status(state, told, status), element, **about, ended=time.time())
@@ -158,7 +161,7 @@ def _of_ranks(folder: JobFolder, element: int | None, ranks: int, status: int) -
 
 
 def _again(heard: Container[int]) -> bool:
-    """Whether the site starts the job again; without a command for it, where it has not been told to end."""
+    """Whether the site decides on what becomes of the job; without a command for it, where it was not told to end."""
     command = os.environ.get(AGAIN)
     if command is None:
         return signal.SIGTERM not in heard
@@ -166,7 +169,7 @@ def _again(heard: Container[int]) -> bool:
         done = subprocess.run(shlex.split(command), check=False, timeout=60, capture_output=True, text=True)
     except (OSError, subprocess.TimeoutExpired):
         return False
-    return done.returncode == 0 or "pending execution" in done.stderr  # Slurm itself was faster, after pre-empting it
+    return done.returncode in (0, TO_BE_CONTINUED) or "pending execution" in done.stderr  # Slurm itself was faster
 
 
 if __name__ == "__main__":

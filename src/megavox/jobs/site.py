@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Protocol
 
-from megavox.core.files import write_json
+from megavox.core.files import read_json, write_json
 from megavox.jobs.job import JobFolder, State, Status
 from megavox.jobs.told import how_it_ended
 
@@ -62,6 +62,10 @@ def wait(site: Site, jobs: Iterable[JobFolder], every_s: float = POLL_S) -> Iter
 
 def ended(job: JobFolder, state: State, element: int | None = None) -> Status:
     """The status of a job that left no verdict itself, told for people."""
-    if job.cancel.exists() and state in (State.FAILED, State.LOST):
+    if state in (State.FAILED, State.LOST) and (job.cancel.exists() or _told_to_end(job, element)):
         state = State.CANCELLED
     return Status(state, how_it_ended(state, None, job, element))
+
+
+def _told_to_end(job: JobFolder, element: int | None) -> bool:
+    return job.begun(element).exists() and bool(read_json(job.begun(element)).get("told_to_end"))

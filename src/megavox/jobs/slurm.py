@@ -36,9 +36,8 @@ _ENDS = {"COMPLETED": State.LOST,  # without a verdict: it was not our wrapper t
          "FAILED": State.FAILED, "CANCELLED": State.CANCELLED, "TIMEOUT": State.TIME_LIMIT,
          "DEADLINE": State.TIME_LIMIT, "OUT_OF_MEMORY": State.MEMORY, "PREEMPTED": State.PREEMPTED,
          "NODE_FAIL": State.NODE_FAILED, "BOOT_FAIL": State.NODE_FAILED, "REVOKED": State.CANCELLED}
-_REQUEUE = (  # only while it is at work: a job that somebody cancelled would be started again as well
-    "bash -c 'scontrol show job $SLURM_JOB_ID | grep -Eq \"JobState=(RUNNING|PENDING|PREEMPTED|COMPLETING)\" && "
-    "scontrol requeue $SLURM_JOB_ID'")
+_REQUEUE = (  # a job that is told to end and runs no more was cancelled, or Slurm starts it again itself
+    "bash -c 'scontrol show job $SLURM_JOB_ID | grep -q JobState=RUNNING || exit 75; scontrol requeue $SLURM_JOB_ID'")
 
 Key = tuple[str, int | None]  # Slurm's number of a job or array, and the element
 
