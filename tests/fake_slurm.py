@@ -57,8 +57,11 @@ def sbatch(folder: Path, faults: list[str], arguments: list[str]) -> int:
     script = Path(arguments[-1])
     options = dict(line.removeprefix("#SBATCH --").partition("=")[::2] for line in script.read_text().splitlines()
                    if line.startswith("#SBATCH"))
-    number = str(1 + len(list((folder / "jobs").iterdir())))
-    start(folder, number, {"script": str(script), "comment": options["comment"], "chdir": options["chdir"]})
+    number = str(1 + len({path.name.partition("_")[0] for path in (folder / "jobs").iterdir()}))
+    last = options.get("array", "").partition("-")[2]
+    for index in range(int(last) + 1) if last else [None]:
+        start(folder, number if index is None else f"{number}_{index}",
+              {"script": str(script), "comment": options["comment"], "chdir": options["chdir"]})
     if "lost-answer" in faults:
         print("sbatch: error: Socket timed out on send/recv operation", file=sys.stderr)
         return 1
@@ -66,13 +69,15 @@ def sbatch(folder: Path, faults: list[str], arguments: list[str]) -> int:
     return 0
 
 
-def start(folder: Path, number: str, about: dict[str, str], after_s: float = 0.0) -> None:
-    """Start a job, for the first time or once more."""
+def start(folder: Path, name: str, about: dict[str, str], after_s: float = 0.0) -> None:
+    """Start a job, or an element NUMBER_INDEX, for the first time or once more."""
+    index = name.partition("_")[2]
     process = subprocess.Popen(["bash", "-c", f"sleep {after_s}; exec bash {about['script']}"], cwd=about["chdir"],
                                start_new_session=True, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
                                stderr=subprocess.DEVNULL,
-                               env={**os.environ, "SLURM_JOB_ID": number, "SLURM_JOB_NODELIST": "localhost"})
-    (folder / "jobs" / number).write_text(json.dumps({**about, "pid": process.pid}))
+                               env={**os.environ, "SLURM_JOB_ID": name, "SLURM_JOB_NODELIST": "localhost",
+                                    **({"SLURM_ARRAY_TASK_ID": index} if index else {})})
+    (folder / "jobs" / name).write_text(json.dumps({**about, "pid": process.pid}))
 
 
 def scontrol(folder: Path, _faults: list[str], arguments: list[str]) -> int:
@@ -87,7 +92,7 @@ def scontrol(folder: Path, _faults: list[str], arguments: list[str]) -> int:
 
 
 def jobs(folder: Path) -> dict[str, tuple[str, str]]:
-    """State and comment of each job."""
+    """State and comment of each job, and of each element of an array."""
     found = {}
     for path in (folder / "jobs").iterdir():
         about = json.loads(path.read_text())
@@ -100,9 +105,10 @@ def jobs(folder: Path) -> dict[str, tuple[str, str]]:
 
 
 def squeue(folder: Path, faults: list[str], arguments: list[str]) -> int:
-    for number, (state, comment) in jobs(folder).items():
+    for name, (state, comment) in jobs(folder).items():
+        number, _, index = name.partition("_")
         if state == "RUNNING" or "forgetful" not in faults:
-            print(f"{number}|{comment}" if arguments[-1] == "%F|%k" else f"{number}|N/A|{state}")
+            print(f"{number}|{comment}" if arguments[-1] == "%F|%k" else f"{number}|{index or 'N/A'}|{state}")
     return 0
 
 
@@ -110,22 +116,23 @@ def sacct(folder: Path, faults: list[str], arguments: list[str]) -> int:
     if "no-accounting" in faults:
         print("Slurm accounting storage is disabled", file=sys.stderr)
         return 1
-    for number, (state, comment) in {} if "late" in faults else jobs(folder).items():
-        print(f"{number}|{comment if arguments[-1] == 'JobID,Comment' else state}")
+    for name, (state, comment) in {} if "late" in faults else jobs(folder).items():
+        print(f"{name}|{comment if arguments[-1] == 'JobID,Comment' else state}")
     return 0
 
 
 def scancel(folder: Path, _faults: list[str], arguments: list[str]) -> int:
-    for number in arguments:
-        path = folder / "jobs" / number
+    those = [path for path in (folder / "jobs").iterdir() if path.name.partition("_")[0] in arguments]
+    for path in those:
         about = json.loads(path.read_text())
         path.write_text(json.dumps({**about, "ended": "CANCELLED by 0"}))
-        for number_of in (signal.SIGTERM, signal.SIGKILL):
+    for signal_ in (signal.SIGTERM, signal.SIGKILL):
+        for path in those:
             try:
-                os.kill(about["pid"], number_of)
+                os.kill(json.loads(path.read_text())["pid"], signal_)
             except ProcessLookupError:
-                break
-            time.sleep(0.5)
+                continue
+        time.sleep(2.0 if signal_ is signal.SIGTERM else 0)
     return 0
 
 

@@ -72,9 +72,10 @@ def killed_anywhere(root: Path) -> None:
     network, cases = begin(root, 5)
     (root / "images" / "case02.nii.gz").write_bytes(b"no image")
     clean, out = root / "clean", root / "out"
-    clock = time.monotonic()
-    assert ended(start(lambda: predict_cases(network, cases, clean, workers=2))) == 0
-    lasts = time.monotonic() - clock
+    for folder in (root / "first", clean):  # the first run prepares what is kept for all others
+        clock = time.monotonic()
+        assert ended(start(lambda to=folder: predict_cases(network, cases, to, workers=2))) == 0
+        lasts = time.monotonic() - clock
     expected, table = masks(clean), (clean / TABLE).read_text()
     assert len(expected) == 4
     chance, kills, rounds = random.Random(5), 0, 0

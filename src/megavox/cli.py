@@ -10,37 +10,23 @@ import os
 import sys
 import tempfile
 import traceback
-from collections.abc import Callable, Iterable
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated
 
 import typer
 
-if TYPE_CHECKING:
-    from megavox.pipeline.project import Project
+from megavox.cli_jobs import AskOption, SiteOption, check_site, jobs_app, send_and_follow
+from megavox.cli_options import RunOption, SetOption, StudyFile, WorkspaceOption, project_of
+from megavox.cli_tell import say, say_table, tell
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, rich_markup_mode=None, pretty_exceptions_enable=False,
                   help="Train and run deep learning on large medical images: a study goes in, a report comes out.")
 study_app = typer.Typer(no_args_is_help=True, help="Look at a study file.")
 app.add_typer(study_app, name="study")
+app.add_typer(jobs_app, name="jobs")
 
 MOST_TOLD = 10  # of what would be set aside
-
-StudyFile = Annotated[Path, typer.Argument(metavar="STUDY", help="the study file (YAML)")]
-WorkspaceOption = Annotated[Path | None, typer.Option("--workspace", metavar="DIR", help="where everything is "
-                                                      "written; default: `workspace` beside the study file")]
-SetOption = Annotated[list[str] | None, typer.Option("--set", metavar="key.path=value", help="change a value of the "
-                                                     "study file; may be repeated")]
-RunOption = Annotated[str | None, typer.Option("--run-name", metavar="NAME",
-                                                     help="name of the run; default: the study's")]
-
-
-def _project(study: Path, workspace: Path | None, changes: list[str] | None, run: str | None = None) -> Project:
-    from megavox.pipeline.project import Project
-    from megavox.study import load_study
-
-    return Project.at(load_study(study, changes or ()), workspace or study.resolve().parent / "workspace", run)
 
 
 @app.command()
@@ -55,20 +41,20 @@ def new(folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="folder wi
     if output is not None and output.exists():
         raise StudyError("the file is there already", where=output, fix="Remove it, or give another --output")
     draft = draft_new(folder)
-    _say_table(f"found in {folder}", [*draft.survey.to_table(),
+    say_table(f"found in {folder}", [*draft.survey.to_table(),
                                       *[("remark", text) for text in draft.catalogue.remarks]])
     rejected = [*draft.catalogue.rejected, *draft.survey.rejected]
     if rejected:
         rest = [("", f"and {len(rejected) - MOST_TOLD} more, all of which `megavox pack` writes to quarantine.csv")]
-        _say_table(f"{len(rejected)} would be set aside", [(r.case or r.file, r.message) for r in rejected[:MOST_TOLD]]
+        say_table(f"{len(rejected)} would be set aside", [(r.case or r.file, r.message) for r in rejected[:MOST_TOLD]]
                    + rest * (len(rejected) > MOST_TOLD))
     if output is None:
         print(draft.text, end="")
     else:
         write_text(output, draft.text)
-        _say(f"wrote {output}" + (f"; next: megavox run {output}" if draft.has_targets else ""))
+        say(f"wrote {output}" + (f"; next: megavox run {output}" if draft.has_targets else ""))
     if not draft.has_targets:
-        _say("there is nothing to learn from: no masks and no table of classes were found. Add them, and name them in "
+        say("there is nothing to learn from: no masks and no table of classes were found. Add them, and name them in "
              "cohort.masks, or in cohort.table and cohort.class_columns. As they are, these images can only be "
              f"predicted, with a run of another study: megavox predict STUDY --input {folder}")
 
@@ -78,8 +64,8 @@ def pack(study: StudyFile, workspace: WorkspaceOption = None, change: SetOption 
     """Read, check and pack all images; set broken ones aside; split the subjects."""
     from megavox.pipeline.pack import pack as stage
 
-    project = _project(study, workspace, change)
-    _tell("pack", stage(project), project)
+    project = project_of(study, workspace, change)
+    tell("pack", stage(project), project)
 
 
 @app.command()
@@ -87,18 +73,41 @@ def plan(study: StudyFile, workspace: WorkspaceOption = None, change: SetOption 
     """Print the settings that follow from the cohort and this machine, and what a step costs."""
     from megavox.pipeline.plan import plan as stage
 
-    project = _project(study, workspace, change)
-    _tell("plan", stage(project), project)
+    project = project_of(study, workspace, change)
+    tell("plan", stage(project), project)
 
 
 @app.command()
-def train(study: StudyFile, workspace: WorkspaceOption = None, change: SetOption = None,
-          run: RunOption = None) -> None:
+def train(study: StudyFile, workspace: WorkspaceOption = None, change: SetOption = None, run: RunOption = None,
+          site: SiteOption = None, ask: AskOption = None) -> None:
     """Train, or go on with a training that was stopped."""
+    project = project_of(study, workspace, change, run)
+    if site is not None:
+        send_and_follow(project, "train", site, ask or ())
+        return
     from megavox.pipeline.train import train as stage
 
-    project = _project(study, workspace, change, run)
-    _tell("train", stage(project), project)
+    tell("train", stage(project), project)
+
+
+@app.command()
+def scale(study: StudyFile, workspace: WorkspaceOption = None, change: SetOption = None,
+          ranks: Annotated[str, typer.Option("--ranks", metavar="N,N,...", help="numbers of ranks")] = "1,2,4",
+          seconds: Annotated[float, typer.Option("--seconds", metavar="S", min=0, help="of training steps, for each "
+                                                 "number")] = 10.0,
+          site: SiteOption = None, ask: AskOption = None) -> None:
+    """Measure how much faster more ranks train a packed study, and what keeps them from it."""
+    from megavox.core.errors import StudyError
+    from megavox.pipeline.scale import scale as stage
+
+    try:
+        numbers = sorted({int(word) for word in ranks.split(",")})
+    except ValueError:
+        numbers = [0]
+    if numbers[0] < 1:
+        raise StudyError(f"found --ranks {ranks}", expected="numbers with commas between them, such as 1,2,4")
+    project = project_of(study, workspace, change)
+    tell("scale", stage(project, numbers, site or "local", ask or (), seconds), project)
 
 
 @app.command()
@@ -107,8 +116,8 @@ def evaluate(study: StudyFile, workspace: WorkspaceOption = None, change: SetOpt
     """Figures on the test part, each with its interval over subjects."""
     from megavox.pipeline.evaluate import evaluate as stage
 
-    project = _project(study, workspace, change, run)
-    _tell("evaluate", stage(project), project)
+    project = project_of(study, workspace, change, run)
+    tell("evaluate", stage(project), project)
 
 
 @app.command()
@@ -118,12 +127,18 @@ def predict(study: StudyFile, workspace: WorkspaceOption = None, change: SetOpti
             output: Annotated[Path | None, typer.Option("--output", metavar="FOLDER", help="where the predictions "
                                                         "go; default: in the workspace")] = None,
             workers: Annotated[int | None, typer.Option("--workers", metavar="N", min=1, help="processes; default: as "
-                                                        "many as cores and memory allow")] = None) -> None:
+                                                        "many as cores and memory allow")] = None,
+            site: SiteOption = None, ask: AskOption = None) -> None:
     """Predict a folder of images, or the study's own test cases. Several such commands share the work."""
+    project = project_of(study, workspace, change, run)
+    if site is not None:
+        given = {"--input": source and source.resolve(), "--output": output and output.resolve(), "--workers": workers}
+        send_and_follow(project, "predict", site, ask or (),
+                        [word for name, value in given.items() if value is not None for word in (name, str(value))])
+        return
     from megavox.pipeline.predict import predict as stage
 
-    project = _project(study, workspace, change, run)
-    _tell("predict", stage(project, source, output, workers), project)
+    tell("predict", stage(project, source, output, workers), project)
 
 
 @app.command()
@@ -133,8 +148,8 @@ def measure(study: StudyFile, workspace: WorkspaceOption = None, change: SetOpti
     """Measure predictions: the volume of each class in mm^3."""
     from megavox.pipeline.measure import measure as stage
 
-    project = _project(study, workspace, change, run)
-    _tell("measure", stage(project, source), project)
+    project = project_of(study, workspace, change, run)
+    tell("measure", stage(project, source), project)
 
 
 @app.command()
@@ -143,8 +158,8 @@ def report(study: StudyFile, workspace: WorkspaceOption = None, change: SetOptio
     """Write the report: one folder that opens from disk."""
     from megavox.pipeline.report import report as stage
 
-    project = _project(study, workspace, change, run)
-    _tell("report", stage(project), project)
+    project = project_of(study, workspace, change, run)
+    tell("report", stage(project), project)
 
 
 @app.command("run")
@@ -153,8 +168,8 @@ def run_all(study: StudyFile, workspace: WorkspaceOption = None, change: SetOpti
     """All stages: pack, plan, train, evaluate, predict, measure, report."""
     from megavox.pipeline.run import run as stages
 
-    project = _project(study, workspace, change, run)
-    stages(project, lambda stage, result: _tell(stage, result, project))
+    project = project_of(study, workspace, change, run)
+    stages(project, lambda stage, result: tell(stage, result, project))
 
 
 @app.command()
@@ -164,15 +179,21 @@ def demo(folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="where th
     from megavox.pipeline.run import demo_project, run
 
     project = demo_project(folder, tuple(change or ()))
-    run(project, lambda stage, result: _tell(stage, result, project))
+    run(project, lambda stage, result: tell(stage, result, project))
 
 
 @app.command()
 def doctor(workspace: WorkspaceOption = None,
            data: Annotated[Path | None, typer.Option("--data", metavar="STUDY", help="also time how fast a packed "
                                                      "study's training samples are made")] = None,
+           site: Annotated[str | None, typer.Option("--site", metavar="NAME", help="look at a machine of this site "
+                                                    "instead, by a job of one minute; --data names the study that "
+                                                    "names the site")] = None,
            change: SetOption = None) -> None:
     """What this machine offers, and what is wrong with it."""
+    if site is not None:
+        check_site(data, workspace, change, site)
+        return
     from megavox.memory.doctor import examine
 
     findings = examine(workspace or Path.cwd())
@@ -181,7 +202,7 @@ def doctor(workspace: WorkspaceOption = None,
     if data is not None:
         from megavox.pipeline.feed import feed
 
-        for one in feed(_project(data, workspace, change)):
+        for one in feed(project_of(data, workspace, change)):
             print(f"ok    samples        {one.samples_per_s:.1f} a second with {one.workers} loader workers")
     if not all(finding.ok for finding in findings):
         raise typer.Exit(2)
@@ -203,103 +224,6 @@ def study_show(study: StudyFile, change: SetOption = None) -> None:
     from megavox.study import load_study, show_study
 
     print(show_study(load_study(study, change or ())), end="")
-
-
-# ------------------------------------------------------------------ printing
-
-
-def _tell(stage: str, result: Any, project: Project) -> None:
-    """Print a stage's result on standard output."""
-    print(f"{stage}:")
-    for line in _TELLERS[stage](result, project):
-        print(f"  {line}")
-
-
-def _tell_pack(result: Any, project: Project) -> Iterable[str]:
-    parts = ", ".join(f"{count} {part}" for part, count in result.parts().items())
-    yield f"{len(result.entries)} cases packed ({parts})"
-    for remark in result.remarks[:5]:
-        yield f"remark: {remark}"
-    if len(result.remarks) > 5:
-        yield f"and {len(result.remarks) - 5} further remarks"
-    if result.rejected:
-        yield f"{len(result.rejected)} set aside, see {project.workspace.quarantine}: " + ", ".join(
-            f"{count} {reason}" for reason, count in result.reasons().items())
-
-
-def _tell_plan(result: Any, project: Project) -> Iterable[str]:
-    if not result.derived:
-        yield "nothing stands at auto: all settings are those of the study file"
-    for one in result.derived:
-        yield f"{one.key} = {one.value}: {one.why}"
-    probe = result.probe
-    yield (f"measured: {probe.step_s:.3f} s a step ({probe.waiting:.0%} of it waiting for data), "
-           f"{probe.memory_gb:.2f} GB of memory" + (f", {probe.device_memory_gb:.2f} GB on the device"
-                                                    if probe.device_memory_gb else ""))
-
-
-def _tell_train(result: Any, project: Project) -> Iterable[str]:
-    progress = result.progress
-    best = "undefined" if progress.best_score is None else f"{progress.best_score:.4f}"
-    yield (f"{progress.step} steps in {progress.seconds / 60:.1f} min; best validation {result.metric} {best} at step "
-           f"{progress.best_step}")
-
-
-def _tell_evaluate(result: Any, project: Project) -> Iterable[str]:
-    from megavox.pipeline.report import headlines
-
-    for one in headlines(project, result.summary, result.calibrated):
-        found = one.measured
-        if found["value"] is None:
-            yield f"{one.label}: undefined ({found['undefined']})"
-            continue
-        interval = "" if found["low"] is None else f" ({found['low']:.3f} to {found['high']:.3f})"
-        yield f"{one.label}: {found['value']:.3f}{' ' + one.unit if one.unit else ''}{interval}"
-    yield (f"{result.summary['n_cases']} cases of {result.summary['n_subjects']} subjects; intervals are 95 % over "
-           "subjects")
-
-
-def _tell_predict(result: Any, project: Project) -> Iterable[str]:
-    yield f"{len(result.rows)} cases predicted, in {result.folder}"
-    if result.rejected:
-        table = "" if result.elsewhere else f", see {result.folder / 'quarantine.csv'}"
-        yield f"{len(result.rejected)} could not be{table}"
-    if result.elsewhere:
-        yield (f"{result.elsewhere} are being predicted by other commands; the last of them writes "
-               f"{result.folder / 'predictions.csv'}")
-
-
-def _tell_measure(result: Any, project: Project) -> Iterable[str]:
-    yield f"{len(result.rows)} cases measured, in {result.table}"
-
-
-def _tell_report(result: Any, project: Project) -> Iterable[str]:
-    yield str(result)
-
-
-_TELLERS: dict[str, Callable[[Any, Project], Iterable[str]]] = {
-    "pack": _tell_pack, "plan": _tell_plan, "train": _tell_train, "evaluate": _tell_evaluate,
-    "predict": _tell_predict, "measure": _tell_measure, "report": _tell_report}
-
-
-def _say(text: str) -> None:
-    from megavox.core.progress import say
-
-    say(text)
-
-
-def _say_table(title: str, rows: list[tuple[str, str]]) -> None:
-    from rich.table import Table
-    from rich.text import Text
-
-    from megavox.core.progress import console
-
-    table = Table(title=title, title_justify="left", show_header=False, box=None, padding=(0, 2, 0, 0))
-    for _ in ("name", "value"):
-        table.add_column(overflow="fold")  # a long name goes on in the next line
-    for row in rows:
-        table.add_row(*map(Text, row))  # not as markup, which square brackets would be
-    console().print(table)
 
 
 # ------------------------------------------------------------------ errors

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import time
@@ -10,10 +11,11 @@ from pathlib import Path
 
 import pytest
 
+from fake_slurm import fault, install
 from megavox.core.errors import WorkspaceError
 from megavox.core.files import read_json
 from megavox.jobs.job import JobFolder, Request, State, Status
-from megavox.jobs.local import Local
+from megavox.jobs.local import Local, LocalSection
 from megavox.jobs.site import Site, wait
 from megavox.jobs.slurm import Slurm, SlurmSection
 from slurm_here import the_cluster
@@ -22,13 +24,21 @@ LONG_S = 90.0  # more than any of these jobs takes
 Sent = Callable[..., JobFolder]
 
 
-@pytest.fixture(params=["local", pytest.param("slurm", marks=pytest.mark.xdist_group("slurm"))])
+@pytest.fixture(params=["local", "queue", pytest.param("slurm", marks=pytest.mark.xdist_group("slurm"))])
 def site(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Site:
+    """This machine; a batch queue that is none and loses an answer or has no accounting; a real Slurm."""
     if request.param == "local":
-        return Local(tmp_path / "slots", cpus=2)
-    for name, value in the_cluster().variables.items():
+        return Local(LocalSection(place=tmp_path / "slots", cpus=2))
+    variables = install(tmp_path / "queue") if request.param == "queue" else the_cluster().variables
+    for name, value in variables.items():
         monkeypatch.setenv(name, value)
+    if request.param == "queue":
+        fault(tmp_path / "queue", "lost-answer", "no-accounting")
     return Slurm(SlurmSection(array_limit=50))
+
+
+def is_real(site: Site) -> bool:
+    return isinstance(site, Slurm) and "FAKE_SLURM" not in os.environ
 
 
 @pytest.fixture
@@ -105,7 +115,7 @@ def test_a_job_that_is_cancelled_is_told_so_whether_it_ran_or_waited(site: Site,
 def test_a_job_that_wants_to_go_on_is_started_again(site: Site, send: Sent) -> None:
     """As a training does that stopped in time: it leaves with 75."""
     job = send("again", "echo attempt >> attempts; [ $(wc -l < attempts) -ge 2 ] || exit 75")
-    if isinstance(site, Slurm):
+    if is_real(site):
         the_cluster().release(read_json(job.native)[0]["id"])
     [[status]] = final(site, job)
     assert status.state is State.DONE
@@ -146,9 +156,9 @@ def test_all_ranks_are_told_to_stop_in_time(site: Site, send: Sent) -> None:
 def test_whoever_asks_finds_a_job_again(site: Site, send: Sent) -> None:
     job = send("found", "sleep 2")
     code = ("import sys; from pathlib import Path; from megavox.jobs.job import JobFolder\n"
-            "from megavox.jobs.local import Local; from megavox.jobs.slurm import Slurm, SlurmSection\n"
+            "from megavox.jobs.local import Local, LocalSection; from megavox.jobs.slurm import Slurm, SlurmSection\n"
             "from megavox.jobs.site import wait\n"
-            "site = Local(Path(sys.argv[2])) if sys.argv[2] else Slurm(SlurmSection())\n"
+            "site = Local(LocalSection(place=sys.argv[2])) if sys.argv[2] else Slurm(SlurmSection())\n"
             "print(*(parts[0].state for _, parts in wait(site, [JobFolder(Path(sys.argv[1]))], 0.2)))")
     place = "" if isinstance(site, Slurm) else str(job.path.parents[1] / "slots")
     done = subprocess.run([sys.executable, "-c", code, str(job.path), place], capture_output=True, text=True,

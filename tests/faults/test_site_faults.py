@@ -15,7 +15,7 @@ from fake_slurm import fault, install
 from megavox.core.errors import SiteError
 from megavox.core.files import read_json
 from megavox.jobs.job import JobFolder, Request, State, Status
-from megavox.jobs.local import Local
+from megavox.jobs.local import Local, LocalSection
 from megavox.jobs.site import Site
 from megavox.jobs.slurm import Slurm, SlurmSection
 
@@ -142,7 +142,7 @@ def test_a_job_that_is_started_again_is_one_job(queue: Path, tmp_path: Path) -> 
 
 
 def test_a_supervisor_that_is_killed_takes_its_job_along_and_frees_its_place(tmp_path: Path) -> None:
-    site = Local(tmp_path / "slots", cpus=1)
+    site = Local(LocalSection(place=tmp_path / "slots", cpus=1))
     job = made(tmp_path, "echo $$ > pid; sleep 300")
     site.submit(job)
     pid = number_in(tmp_path / "pid")
@@ -155,7 +155,7 @@ def test_a_supervisor_that_is_killed_takes_its_job_along_and_frees_its_place(tmp
 
 
 def test_jobs_share_the_cores_and_a_large_one_gets_its_turn(tmp_path: Path) -> None:
-    site = Local(tmp_path / "slots", cpus=2)
+    site = Local(LocalSection(place=tmp_path / "slots", cpus=2))
     line = "date +%s.%N >> began; sleep 1; date +%s.%N >> ended"
     folders = [tmp_path / f"f{n}" for n in range(3)]
     jobs = []
@@ -171,7 +171,7 @@ def test_jobs_share_the_cores_and_a_large_one_gets_its_turn(tmp_path: Path) -> N
 
 
 def test_elements_of_an_array_share_the_cores_too(tmp_path: Path) -> None:
-    site = Local(tmp_path / "slots", cpus=2)
+    site = Local(LocalSection(place=tmp_path / "slots", cpus=2))
     line = "echo + >> log; sleep 0.7; echo - >> log"
     job = JobFolder.create(tmp_path / "job", Request(("bash", "-c", line), str(tmp_path), elements=5))
     site.submit(job)
@@ -186,7 +186,7 @@ def test_elements_of_an_array_share_the_cores_too(tmp_path: Path) -> None:
 
 
 def test_what_a_command_started_ends_with_it(tmp_path: Path) -> None:
-    site = Local(tmp_path / "slots", cpus=1)
+    site = Local(LocalSection(place=tmp_path / "slots", cpus=1))
     job = made(tmp_path, "sleep 300 & echo $! > pid; sleep 300; true")
     site.submit(job)
     pid = number_in(tmp_path / "pid")
@@ -210,7 +210,7 @@ def test_a_job_that_has_ended_or_was_cancelled_does_not_run_when_it_is_started_a
 
 
 def test_more_than_this_machine_has_is_refused(tmp_path: Path) -> None:
-    site = Local(tmp_path / "slots", cpus=2)
+    site = Local(LocalSection(place=tmp_path / "slots", cpus=2))
     job = JobFolder.create(tmp_path / "job", Request(("true",), str(tmp_path), gpus=3))
     with pytest.raises(SiteError, match="asks for 1 nodes with 3 GPUs"):
         site.submit(job)

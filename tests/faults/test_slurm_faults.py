@@ -141,13 +141,17 @@ def test_a_controller_that_is_away_is_no_verdict(site: Slurm, tmp_path: Path, mo
     monkeypatch.setattr("megavox.jobs.slurm.TIMEOUT_S", 3.0)
     going, ending = (sent(site, tmp_path, name, f"sleep {s}") for name, s in (("going", 20), ("ending", 4)))
     until(site, going, State.RUNNING)
+    begin = time.monotonic()
+    while not ending.begun().exists():
+        assert time.monotonic() - begin < LONG_S
+        time.sleep(0.1)
     the_cluster().stop_controller()
     try:
         found = site.poll([going, ending])
         assert found[going.path][0].state is State.UNKNOWN
         begin = time.monotonic()
         while site.poll([ending])[ending.path][0].state is not State.DONE:  # its verdict is in its folder
-            assert time.monotonic() - begin < 60
+            assert time.monotonic() - begin < LONG_S
             time.sleep(0.5)
     finally:
         the_cluster().start_controller()

@@ -58,6 +58,26 @@ class Claims:
         """Give a name back."""
         self._lock(fcntl.F_UNLCK, _byte(name))
 
+    def held(self, name: str) -> bool:
+        """Whether somebody has a name; this does not take it. Where there are no locks, it may be so."""
+        asked = struct.pack(_FLOCK, fcntl.F_WRLCK, os.SEEK_SET, _byte(name), 1, 0)
+        try:
+            answer = fcntl.fcntl(self._handle, fcntl.F_OFD_GETLK, asked)
+        except OSError as error:
+            if error.errno not in _NO_LOCKS:
+                raise
+            return True
+        return int(struct.unpack(_FLOCK, answer)[0]) != fcntl.F_UNLCK
+
+    @contextmanager
+    def waiting_for(self, name: str) -> Iterator[None]:
+        """Have a name for the time of the block, however long others have it before."""
+        self._lock(fcntl.F_WRLCK, _byte(name), wait=True)
+        try:
+            yield
+        finally:
+            self.release(name)
+
     @contextmanager
     def alone(self) -> Iterator[bool]:
         """Whether no other command is at work; where it is so, none begins in the block."""

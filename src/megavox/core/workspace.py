@@ -53,6 +53,16 @@ class Workspace:
         """Folder of measure tables."""
         return self.root / "measures"
 
+    @property
+    def scale(self) -> Path:
+        """Folder of the measured scaling over ranks."""
+        return self.root / "scale"
+
+    @property
+    def jobs(self) -> Path:
+        """Folder of jobs on sites."""
+        return self.root / "jobs"
+
     def run(self, name: str) -> RunFolder:
         """The folder of one training."""
         return RunFolder(self.root / "runs" / name)
@@ -82,6 +92,16 @@ class RunFolder:
     def metrics(self) -> Path:
         """One JSON line per logged step or validation."""
         return self.root / "metrics.jsonl"
+
+    @property
+    def pace(self) -> Path:
+        """What several ranks cost and gain, measured when the run was begun."""
+        return self.root / "pace.json"
+
+    @property
+    def locks(self) -> Path:
+        """Which command trains it."""
+        return self.root / "locks"
 
     @property
     def checkpoints(self) -> Path:

@@ -82,7 +82,8 @@ def _started(folder: JobFolder, request: Request, element: int | None) -> subpro
         return subprocess.Popen(
             _command(folder, request, element), cwd=request.folder, stdin=subprocess.DEVNULL, stdout=log, stderr=log,
             env={**{name: value for name, value in os.environ.items() if name not in (AGAIN, LAUNCH, HEAD)},
-                 **request.environment, **({} if element is None else {ELEMENT: str(element)})},
+                 "OMP_NUM_THREADS": str(request.cpus), **request.environment,
+                 **({} if element is None else {ELEMENT: str(element)})},
             start_new_session=True, preexec_fn=die_with_parent)
 
 

@@ -1,30 +1,34 @@
 """What a job is: a folder that says what was asked, where it went, and how it ended.
 
     request.json     what was asked; written once
+    site.json        where it goes: the site's name and settings; written once
     intent.json      before it is handed to the site: a token by which the site's queue can be searched
     native.json      after: the site's own number for it
     cancel.json      somebody asked for it to be cancelled
     log.txt          what it printed; of every attempt
     begun.json       by the job itself: where and when this attempt began
     verdict.json     by the job itself, last: how it ended
+    told.json        somebody was told of the end
 
-An array has one of the last three for each element: `log-3.txt`. Jobs are commands and files, so that whatever
-happens to the process that submitted them, anybody can look into the folder and go on.
+An array has a log, a beginning and a verdict for each element: `log-3.txt`. Jobs are commands and files, so that
+whatever happens to the process that submitted them, anybody can look into the folder and go on.
 """
 
 from __future__ import annotations
 
 import re
+import tempfile
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
 from megavox.core.errors import WorkspaceError
-from megavox.core.files import read_json, whole_folder, write_json
+from megavox.core.files import read_json, whole_folder, write_json, write_text
 
-REQUEST = "request.json"
+REQUEST, SITE = "request.json", "site.json"
 ELEMENT = "MEGAVOX_ELEMENT"  # variable that tells an array's element its number
 
 
@@ -117,8 +121,15 @@ class JobFolder:
         self.path = path.absolute()  # the job runs elsewhere
 
     @classmethod
-    def create(cls, path: Path, request: Request) -> JobFolder:
+    def create(cls, path: Path, request: Request, site: Mapping[str, Any] | None = None,
+               files: Mapping[str, str] | None = None) -> JobFolder:
         """Make the folder with the request in it, whole or not at all.
+
+        Args:
+            path: the folder.
+            request: what is asked.
+            site: where it goes: name, and settings as `registry.open_site` takes them.
+            files: further files that the command needs, by their names in the folder.
 
         Raises:
             WorkspaceError: there is one already.
@@ -127,12 +138,19 @@ class JobFolder:
             raise WorkspaceError("there is a job of that name already", where=path, fix="Choose another name")
         with whole_folder(path, replace=False) as temporary:
             write_json(temporary / REQUEST, asdict(request))
+            write_json(temporary / SITE, site or {})
+            for name, text in (files or {}).items():
+                write_text(temporary / name, text)
         return cls(path)
 
     def request(self) -> Request:
         """What was asked."""
         found = read_json(self.path / REQUEST)
         return Request(**{**found, "command": tuple(found["command"])})
+
+    def site(self) -> dict[str, Any]:
+        """Where it goes."""
+        return dict(read_json(self.path / SITE))
 
     @property
     def name(self) -> str:
@@ -150,9 +168,19 @@ class JobFolder:
         return self.path / "native.json"
 
     @property
+    def lock(self) -> Path:
+        """Locks, for what only one process may do at a time."""
+        return self.path / "locks"
+
+    @property
     def cancel(self) -> Path:
         """That somebody asked for it to be cancelled."""
         return self.path / "cancel.json"
+
+    @property
+    def told(self) -> Path:
+        """That somebody was told how it ended."""
+        return self.path / "told.json"
 
     def log(self, element: int | None = None) -> Path:
         """What it printed."""
@@ -181,6 +209,15 @@ class JobFolder:
         except WorkspaceError:
             return None
         return Status(State(found["state"]), found["told"], found["exit"])
+
+    def judged_anew(self, element: int | None = None) -> Status | None:
+        """The verdict, also where another machine has just left it on a shared folder.
+
+        Network file systems remember for up to a minute that a file was not there, until the folder is changed.
+        """
+        with suppress(OSError), tempfile.TemporaryFile(dir=self.path):
+            pass
+        return self.judged(element)
 
     def judge(self, status: Status, element: int | None = None, **about: Any) -> None:
         """Leave a verdict."""

@@ -2,52 +2,77 @@
 
 from __future__ import annotations
 
+import os
+import socket
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Annotated, Literal
 
-import psutil
+from pydantic import Field
 
-from megavox.core.errors import SiteError, WorkspaceError
-from megavox.core.files import read_json
+from megavox.core.claims import Claims
+from megavox.core.errors import SiteError
 from megavox.core.provenance import cores
 from megavox.jobs.job import JobFolder, State, Status
+from megavox.jobs.section import SiteSection
 from megavox.jobs.site import ask_for_cancel, ended
+from megavox.jobs.supervisor import claim_of
+from megavox.memory.machine import this_machine
+from megavox.study.section import Positive
+
+
+class LocalSection(SiteSection):
+    """This machine, or the part of it that jobs may take."""
+
+    kind: Literal["local"] = "local"
+    cpus: Positive | None = Field(None, description="cores for jobs; default: all")
+    gpus: Annotated[int, Field(ge=0)] | None = Field(None, description="GPUs for jobs; default: all")
+    place: Path | None = Field(None, description="folder with the locks that stand for cores and GPUs; jobs that share "
+                               "it share the machine; default: in the user's cache")
 
 
 class Local:
     """Jobs as processes of this machine.
 
     Args:
-        place: folder with the locks that stand for cores and GPUs; jobs that share it share the machine.
-        cpus: how many cores there are for jobs; None: all of this machine.
-        gpus: how many GPUs.
+        section: what jobs may take.
     """
 
-    def __init__(self, place: Path, cpus: int | None = None, gpus: int = 0) -> None:
-        self._place, self._cpus, self._gpus = place, cpus or cores(), gpus
+    def __init__(self, section: LocalSection) -> None:
+        self._cpus, self._gpus = section.cpus or cores(), section.gpus
+        place = section.place or Path.home() / ".cache" / "megavox" / "slots" / socket.gethostname()
         place.mkdir(parents=True, exist_ok=True)
+        self._slots = place / "slots"
 
     def submit(self, job: JobFolder) -> None:
         """See `Site.submit`."""
         request = job.request()
-        if request.nodes > 1 or request.gpus > self._gpus:
+        gpus = self._names_of_gpus() if request.gpus else []
+        if request.nodes > 1 or request.gpus > len(gpus):
             raise SiteError(f"the job asks for {request.nodes} nodes with {request.gpus} GPUs", where=job.path,
-                            expected=f"1 node with at most {self._gpus} GPUs, which is what this machine has",
+                            expected=f"1 node with at most {len(gpus)} GPUs, which is what this machine has",
                             fix="Ask for less, or choose another site")
-        command = [sys.executable, "-m", "megavox.jobs.supervisor", str(job.path), str(self._place), str(self._cpus),
-                   str(self._gpus)]
+        command = [sys.executable, "-m", "megavox.jobs.supervisor", str(job.path), str(self._slots), str(self._cpus),
+                   ",".join(gpus)]
         with (job.path / "supervisor.txt").open("ab") as log:
             subprocess.run(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, check=True,
                            start_new_session=True)
 
+    def _names_of_gpus(self) -> list[str]:
+        visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+        names = [str(number) for number in range(len(this_machine().gpus))] if visible is None else \
+            [name for name in visible.split(",") if name]
+        return names if self._gpus is None else names[:self._gpus]
+
     def poll(self, jobs: Sequence[JobFolder]) -> Mapping[Path, list[Status]]:
         """See `Site.poll`."""
-        return {job.path: self._poll(job) for job in jobs}
+        with Claims(self._slots) as claims:
+            return {job.path: self._poll(job, claims) for job in jobs}
 
-    def _poll(self, job: JobFolder) -> list[Status]:
-        alive = _alive(job)  # before verdicts are looked at: it leaves them, and then ends
+    def _poll(self, job: JobFolder, claims: Claims) -> list[Status]:
+        alive = claims.held(claim_of(job))  # before verdicts are looked at: a supervisor leaves them, and then ends
         return [job.judged(part) or self._unjudged(job, part, alive) for part in job.request().parts]
 
     def _unjudged(self, job: JobFolder, part: int | None, alive: bool) -> Status:
@@ -58,13 +83,3 @@ class Local:
     def cancel(self, job: JobFolder) -> None:
         """See `Site.cancel`."""
         ask_for_cancel(job)
-
-
-def _alive(job: JobFolder) -> bool:
-    """Whether the job's supervisor runs; another process with its number has another start."""
-    try:
-        found = read_json(job.native)
-        process = psutil.Process(found["pid"])
-        return bool(process.create_time() == found["started"]) and process.status() != psutil.STATUS_ZOMBIE
-    except (WorkspaceError, psutil.NoSuchProcess):
-        return False

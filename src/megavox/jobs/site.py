@@ -1,6 +1,7 @@
 """Where jobs go: the interface that every site has, and what is the same for all.
 
-A new site is one new file with these three functions, and one line in `open_site`; `tests/contracts` runs against it.
+A new site is one new file with these three functions, and one line in `registry.KINDS`; `tests/contracts` runs
+against it.
 """
 
 from __future__ import annotations

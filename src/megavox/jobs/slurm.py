@@ -14,22 +14,25 @@ import subprocess
 import sys
 import time
 import uuid
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import Field
 
+from megavox.core.claims import Claims
 from megavox.core.errors import SiteError
 from megavox.core.files import read_json, write_json, write_text
 from megavox.jobs.inside import AGAIN, HEAD, LAUNCH
 from megavox.jobs.job import JobFolder, State, Status
+from megavox.jobs.section import SiteSection
 from megavox.jobs.site import ask_for_cancel, ended
-from megavox.study.section import Positive, Section
+from megavox.study.section import Positive
 
 TIMEOUT_S = 60.0  # for a command of Slurm to answer
-LOST_AFTER_S = 120.0  # accounting may be that late; and so may a shared folder's view of a verdict
+LOST_AFTER_S = 120.0  # accounting may be that late
+CLOCKS_DIFFER_S = 3600.0  # at most, between this machine and Slurm's
 _WAITS = {"PENDING", "REQUEUED", "REQUEUE_HOLD", "REQUEUE_FED", "SPECIAL_EXIT", "RESV_DEL_HOLD"}
 _RUNS = {"RUNNING", "COMPLETING", "CONFIGURING", "STAGE_OUT", "SIGNALING", "SUSPENDED", "STOPPED", "RESIZING"}
 _ENDS = {"COMPLETED": State.LOST,  # without a verdict: it was not our wrapper that ended
@@ -42,14 +45,12 @@ _REQUEUE = (  # a job that is told to end and runs no more was cancelled, or Slu
 Key = tuple[str, int | None]  # Slurm's number of a job or array, and the element
 
 
-class SlurmSection(Section):
-    """What all jobs of a site have in common; each may name another partition or account."""
+class SlurmSection(SiteSection):
+    """A cluster with Slurm; its partition and account are among what `jobs` asks for."""
 
-    partition: str | None = None
-    account: str | None = None
+    kind: Literal["slurm"] = "slurm"
     setup: list[str] = Field(default_factory=list, description="lines of shell before the job, such as "
                              "`module load cuda`")
-    environment: dict[str, str] = Field(default_factory=dict, description="more variables")
     options: list[str] = Field(default_factory=list, description="more options of sbatch, such as `--qos=long`")
     array_limit: Positive = Field(1000, description="most elements of one array; larger ones are split")
 
@@ -58,7 +59,7 @@ class Slurm:
     """Jobs in Slurm's queue.
 
     Args:
-        section: partition, account and what else the site's jobs have in common.
+        section: what the site's jobs have in common.
     """
 
     def __init__(self, section: SlurmSection) -> None:
@@ -67,15 +68,18 @@ class Slurm:
 
     def submit(self, job: JobFolder) -> None:
         """See `Site.submit`."""
-        if job.native.exists():
-            return
-        request = job.request()
-        chunks = _chunks(request.elements, self._section.array_limit)
+        with Claims(job.lock) as claims, claims.waiting_for("submit"):
+            if not job.native.exists() and not job.cancel.exists():
+                self._submit(job)
+
+    def _submit(self, job: JobFolder) -> None:
+        chunks = _chunks(job.request().elements, self._section.array_limit)
         if job.intent.exists():
-            token, numbers = read_json(job.intent)["token"], self._by_comment(read_json(job.intent)["token"])
+            numbers = self._by_comment(job)
         else:
-            token, numbers = uuid.uuid4().hex, {}
-            write_json(job.intent, {"token": token, "at": time.time()})
+            numbers = {}
+            write_json(job.intent, {"token": uuid.uuid4().hex, "at": time.time()})
+        token = read_json(job.intent)["token"]
         for number, (first, count) in enumerate(chunks):
             comment = f"{token}-{number}"
             if comment not in numbers:
@@ -86,54 +90,59 @@ class Slurm:
     def poll(self, jobs: Sequence[JobFolder]) -> Mapping[Path, list[Status]]:
         """See `Site.poll`."""
         found = {job.path: [job.judged(part) for part in job.request().parts] for job in jobs}
-        open_ = {job.path: job for job in jobs if None in found[job.path]}
-        states = self._states(open_.values()) if open_ else {}
-        return {path: [status or self._unjudged(open_[path], part, states) for part, status in enumerate(statuses)]
-                for path, statuses in found.items()}
+        keys = {job.path: _keys(job) for job in jobs if None in found[job.path]}
+        open_ = {path: [place for place, status in enumerate(found[path]) if status is None] for path in keys}
+        states = self._states({key for path, places in open_.items() for key in map(keys[path].__getitem__, places)
+                               if key is not None})
+        for job in jobs:
+            for place in open_.get(job.path, ()):
+                found[job.path][place] = self._unjudged(job, place, keys[job.path][place], states)
+        return found  # type: ignore[return-value]
 
     def cancel(self, job: JobFolder) -> None:
         """See `Site.cancel`."""
         ask_for_cancel(job)
-        numbers = [one["id"] for one in _natives(job)]
+        with Claims(job.lock) as claims, claims.waiting_for("submit"):
+            numbers = [one["id"] for one in _natives(job)]
+            if not numbers and job.intent.exists():  # somebody was cut off while handing it over
+                numbers = list(self._by_comment(job).values())
         if numbers:
             self._call("scancel", *numbers)
+        else:
+            for part in job.request().parts:
+                job.judge(ended(job, State.LOST, part), part)
 
     # ------------------------------------------------------------------ asking
 
-    def _unjudged(self, job: JobFolder, place: int, states: dict[Key, str] | None) -> Status:
+    def _unjudged(self, job: JobFolder, place: int, key: Key | None, states: dict[Key, str] | None) -> Status:
         """The status of a part without a verdict; `states` is None where Slurm cannot be asked."""
         part = place if job.request().elements else None
-        key = _key(job, part)
         if states is None or key is None:
             return Status(State.UNKNOWN, "Slurm cannot be asked now" if key else "it was not handed over yet")
         word = states.get(key)
         if word in _WAITS or word in _RUNS:
             self._missing.pop(key, None)
             return Status(State.WAITING if word in _WAITS else State.RUNNING)
-        judged = job.judged(part)  # once more: it may have ended since it was looked at first
+        judged = job.judged_anew(part)  # it may have ended since it was looked at first
         if judged is not None:
             return judged
-        if word is None or _ENDS.get(word) is State.LOST:  # too late an accounting, or a folder seen too late
+        if word is None or _ENDS.get(word) is State.LOST:  # accounting may be late
             since = self._missing.setdefault(key, time.monotonic())
             if time.monotonic() - since < LOST_AFTER_S:
                 return Status(State.UNKNOWN, "Slurm does not know it any more")
         return ended(job, _ENDS.get(word or "", State.LOST), part)
 
-    def _states(self, jobs: Iterable[JobFolder]) -> dict[Key, str] | None:
-        """Slurm's word for every job and element that it knows; None: it cannot be asked."""
-        wanted = {one["id"] for job in jobs for one in _natives(job)}
+    def _states(self, wanted: set[Key]) -> dict[Key, str] | None:
+        """Slurm's word for jobs and elements; None: it cannot be asked."""
+        if not wanted:
+            return {}
         try:
             lines = self._call("squeue", "--me", "-h", "-r", "-t", "all", "-o", "%F|%K|%T").splitlines()
+            states = {(number, _element(index)): word for number, index, word in (line.split("|") for line in lines)}
+            unknown = {number for number, _ in wanted - states.keys()}
+            return self._accounted(unknown) | states if unknown else states
         except SiteError:
             return None
-        states = {(number, _element(index)): word for number, index, word in (line.split("|") for line in lines)}
-        unknown = wanted - {number for number, _ in states}
-        if unknown:
-            try:
-                states |= self._accounted(unknown)
-            except SiteError:
-                return None
-        return states
 
     def _accounted(self, numbers: set[str]) -> dict[Key, str]:
         """What accounting knows of jobs that have left the queue; nothing, where there is no accounting."""
@@ -150,13 +159,15 @@ class Slurm:
             found[number, _element(index or "N/A")] = word.split()[0]
         return found
 
-    def _by_comment(self, token: str) -> dict[str, str]:
-        """Jobs in the queue, or in accounting, whose comment begins with a token."""
+    def _by_comment(self, job: JobFolder) -> dict[str, str]:
+        """Numbers of the parts of a job in the queue, or in accounting, by their comments."""
+        intent = read_json(job.intent)
+        since = time.strftime("%Y-%m-%dT%H:%M:%S", time.localtime(intent["at"] - CLOCKS_DIFFER_S))
         lines = self._call("squeue", "--me", "-h", "-t", "all", "-o", "%F|%k").splitlines()
         with suppress(SiteError):  # no accounting: the queue alone, which keeps jobs for some minutes
-            lines += self._call("sacct", "-n", "-X", "-P", "-o", "JobID,Comment").splitlines()
+            lines += self._call("sacct", "-n", "-X", "-P", "-S", since, "-o", "JobID,Comment").splitlines()
         pairs = (line.split("|", 1) for line in lines)
-        return {comment: number.partition("_")[0] for number, comment in pairs if comment.startswith(token)}
+        return {comment: number.partition("_")[0] for number, comment in pairs if comment.startswith(intent["token"])}
 
     # ------------------------------------------------------------------ submitting
 
@@ -167,7 +178,7 @@ class Slurm:
         try:
             answer = self._call("sbatch", "--parsable", str(script))
         except SiteError:
-            found = self._by_comment(comment)  # it may have been taken, and the answer lost
+            found = self._by_comment(job)  # it may have been taken, and the answer lost
             if comment not in found:
                 raise
             return found[comment]
@@ -179,7 +190,7 @@ class Slurm:
             "job-name": job.name, "comment": comment, "nodes": request.nodes, "chdir": request.folder,
             "ntasks-per-node": 1, "cpus-per-task": request.cpus * (request.ranks // request.nodes),
             "output": "/dev/null" if count else str(job.path / "batch.txt").replace("%", "%%"), "open-mode": "append",
-            "partition": request.partition or section.partition, "account": request.account or section.account,
+            "partition": request.partition, "account": request.account,
             "gpus-per-node": request.gpus or None, "array": f"0-{count - 1}" if count else None,
             "mem": f"{int(1000 * request.memory_gb)}M" if request.memory_gb else None,
             "time": math.ceil(request.time_limit_s / 60) if request.time_limit_s else None}
@@ -189,7 +200,7 @@ class Slurm:
         lines += [f"#SBATCH {option}" for option in ("--requeue", *section.options)]
         variables = {LAUNCH: f"srun --nodes={request.nodes} --ntasks={request.nodes} --ntasks-per-node=1 "
                      f"--cpus-per-task={request.cpus * (request.ranks // request.nodes)} --kill-on-bad-exit=1"}
-        exports = [f"export {name}={shlex.quote(value)}" for name, value in (section.environment | variables).items()]
+        exports = [f"export {name}={shlex.quote(value)}" for name, value in variables.items()]
         inside = [sys.executable, "-m", "megavox.jobs.inside", str(job.path)]
         element = f" $(({first} + SLURM_ARRAY_TASK_ID))" if count else ""
         return "\n".join((
@@ -226,14 +237,13 @@ def _natives(job: JobFolder) -> list[dict[str, Any]]:
     return list(read_json(job.native)) if job.native.exists() else []
 
 
-def _key(job: JobFolder, part: int | None) -> Key | None:
-    """What Slurm calls a part of a job."""
-    for one in _natives(job):
-        if part is None:
-            return one["id"], None
-        if one["first"] <= part < one["first"] + one["count"]:
-            return one["id"], part - one["first"]
-    return None
+def _keys(job: JobFolder) -> list[Key | None]:
+    """What Slurm calls each part of a job; None: it was not handed over."""
+    natives = _natives(job)
+    if not job.request().elements:
+        return [(natives[0]["id"], None) if natives else None]
+    return [(one["id"], number) for one in natives for number in range(one["count"])] or \
+        [None] * job.request().elements
 
 
 def _element(index: str) -> int | None:

@@ -1,8 +1,8 @@
 """Watches over one job on this machine: waits for free cores and GPUs, runs the job, and ends it in time.
 
-    python -m megavox.jobs.supervisor FOLDER PLACE CORES GPUS
+    python -m megavox.jobs.supervisor FOLDER SLOTS CORES [GPU,GPU,...]
 
-Cores and GPUs are locks on bytes of one file, `PLACE/slots`, that all supervisors of this machine open; a job takes all
+Cores and GPUs are locks on bytes of one file, `SLOTS`, that all supervisors of this machine open; a job takes all
 that it needs or none, so two large ones cannot wait for each other, and the kernel gives them back however the
 supervisor ends. It needs no other process: a job goes on when whoever submitted it has gone.
 """
@@ -15,6 +15,7 @@ import subprocess
 import sys
 import time
 from collections import deque
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -39,7 +40,8 @@ class _Running:
     process: subprocess.Popen[bytes]
     slots: list[str]
     began: float
-    told: float | None = None  # when it was told to end
+    told: bool = False  # that its time limit is near
+    cancelled: float | None = None  # when it was told to end
 
 
 class Supervisor:
@@ -48,12 +50,13 @@ class Supervisor:
     Args:
         folder: of the job.
         claims: the locks of this machine.
-        cores, gpus: how many there are for jobs.
+        cores: how many there are for jobs.
+        gpus: names of those for jobs, as in CUDA_VISIBLE_DEVICES.
     """
 
-    def __init__(self, folder: JobFolder, claims: Claims, cores: int, gpus: int) -> None:
+    def __init__(self, folder: JobFolder, claims: Claims, cores: int, gpus: Sequence[str]) -> None:
         self._folder, self._claims, self._request = folder, claims, folder.request()
-        self._slots = {"core": cores, "gpu": gpus}
+        self._slots = {"core": [str(number) for number in range(cores)], "gpu": list(gpus)}
         request = self._request
         self._need = {"core": min(cores, request.ranks * request.cpus), "gpu": request.gpus}
         self._waiting = deque(part for part in request.parts if folder.judged(part) is None)
@@ -77,7 +80,7 @@ class Supervisor:
             command = [sys.executable, "-m", "megavox.jobs.inside", str(self._folder.path)]
             process = subprocess.Popen(
                 command if part is None else [*command, str(part)], start_new_session=True, preexec_fn=die_with_parent,
-                env={**os.environ, "OMP_NUM_THREADS": str(self._request.cpus), "CUDA_VISIBLE_DEVICES": gpus})
+                env={**os.environ, "CUDA_VISIBLE_DEVICES": gpus})
             self._running[part] = _Running(process, slots, time.monotonic())
 
     def _take(self) -> list[str] | None:
@@ -85,9 +88,9 @@ class Supervisor:
         taken: list[str] = []
         mine = {slot for one in self._running.values() for slot in one.slots}  # a claim of our own can be taken twice
         for kind, need in self._need.items():
-            for number in range(self._slots[kind]):
-                if need and f"{kind} {number}" not in mine and self._claims.take(f"{kind} {number}"):
-                    taken.append(f"{kind} {number}")
+            for slot in (f"{kind} {name}" for name in self._slots[kind]):
+                if need and slot not in mine and self._claims.take(slot):
+                    taken.append(slot)
                     need -= 1
             if need:
                 self._give_back(taken)
@@ -109,8 +112,9 @@ class Supervisor:
             self._kill(one)
             if self._folder.judged(part) is None:
                 self._judge(part, State.TIME_LIMIT)
-        elif limit is not None and one.told is None and since > max(limit - self._request.grace_s, limit / 2):
-            self._tell(one, signal.SIGUSR1)
+        elif limit is not None and not one.told and since > max(limit - self._request.grace_s, limit / 2):
+            one.told = True
+            one.process.send_signal(signal.SIGUSR1)
 
     def _ended(self, part: int | None, one: _Running, status: int) -> None:
         del self._running[part]
@@ -124,14 +128,11 @@ class Supervisor:
         while self._waiting:
             self._judge(self._waiting.popleft(), State.CANCELLED)
         for one in self._running.values():
-            if one.told is None:
-                self._tell(one, signal.SIGTERM)
-            elif time.monotonic() - one.told > KILL_AFTER_S:
+            if one.cancelled is None:
+                one.cancelled = time.monotonic()
+                one.process.send_signal(signal.SIGTERM)
+            elif time.monotonic() - one.cancelled > KILL_AFTER_S:
                 self._kill(one)
-
-    def _tell(self, one: _Running, number: signal.Signals) -> None:
-        one.told = time.monotonic()
-        one.process.send_signal(number)
 
     def _kill(self, one: _Running) -> None:
         """End it and all that it started."""
@@ -146,13 +147,18 @@ class Supervisor:
         self._folder.judge(Status(state, how_it_ended(state, status, self._folder, part), status), part)
 
 
-def main(folder: JobFolder, place: Path, cores: int, gpus: int) -> None:
+def claim_of(folder: JobFolder) -> str:
+    """What the supervisor of a job claims as long as it lives."""
+    return f"job {folder.path}"
+
+
+def main(folder: JobFolder, slots: Path, cores: int, gpus: Sequence[str]) -> None:
     """Watch over a job, unless another supervisor does already; in a process that is nobody's child.
 
     This one returns when the other has said in the job's folder who it is.
     """
-    with Claims(place / "slots") as claims:
-        if not claims.take(f"job {folder.path}"):
+    with Claims(slots) as claims:
+        if not claims.take(claim_of(folder)):
             return
         begun, there = os.pipe()
         if os.fork():  # both hold the claims
@@ -160,10 +166,10 @@ def main(folder: JobFolder, place: Path, cores: int, gpus: int) -> None:
             os.read(begun, 1)
             os._exit(0)
         os.close(begun)
-        write_json(folder.native, {"pid": os.getpid(), "started": psutil.Process().create_time()})
+        write_json(folder.native, {"pid": os.getpid()})
         os.close(there)
         Supervisor(folder, claims, cores, gpus).run()
 
 
 if __name__ == "__main__":
-    main(JobFolder(Path(sys.argv[1])), Path(sys.argv[2]), int(sys.argv[3]), int(sys.argv[4]))
+    main(JobFolder(Path(sys.argv[1])), Path(sys.argv[2]), int(sys.argv[3]), list(filter(None, sys.argv[4].split(","))))

@@ -6,16 +6,17 @@ from dataclasses import asdict, dataclass, replace
 
 from megavox.cohort.survey import Fingerprint
 from megavox.core.files import write_json
-from megavox.core.progress import busy
+from megavox.core.progress import busy, say
 from megavox.core.provenance import provenance
+from megavox.memory.large_batch import large_batch
 from megavox.memory.machine import this_machine
 from megavox.memory.probe import Probe, probe
 from megavox.memory.rules import Derived, apply, derive
 from megavox.pipeline.augment_on import place_augmentation
 from megavox.pipeline.project import Project, study_hash
 from megavox.pipeline.workshop import Workshop
-from megavox.study import Study
-from megavox.training.parallel import ranks
+from megavox.study import AUTO, Study
+from megavox.training.parallel import Ranks, ranks
 
 PROBE_S = 5.0
 
@@ -43,6 +44,7 @@ def plan(project: Project) -> Plan:
     """Derive every value, measure a probe step, and write plan.json."""
     found = derived_plan(project)
     with ranks(str(found.study.training.device)) as here:
+        found = found.with_more(scaled(found.study, here))
         found = found.with_more(place_augmentation(project, found.study, here))
         workshop = Workshop(project, found.study)
         with busy("measuring a training step"):
@@ -61,3 +63,13 @@ def derived_plan(project: Project) -> Plan:
     facts = Fingerprint.from_dict(project.packing()["fingerprint"])
     derived = derive(project.study, facts, this_machine())
     return Plan(apply(project.study, derived), derived, None)
+
+
+def scaled(study: Study, here: Ranks) -> list[Derived]:
+    """What the recipe for large batches changes, which the first rank tells."""
+    wish = study.training.scale
+    found = large_batch(study, here.count if wish == AUTO else wish)
+    if here.first:
+        for one in found:
+            say(f"{one.key} = {one.value}: {one.why}")
+    return found

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import math
 import time
-from dataclasses import dataclass, replace
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, replace
 
+from megavox.core.claims import Claims
 from megavox.core.errors import WorkspaceError
-from megavox.core.files import write_text
+from megavox.core.files import make_folder, write_json, write_text
 from megavox.core.progress import busy, say
 from megavox.core.signals import Stop
 from megavox.inference.recipe import Recipe
+from megavox.memory.pace import pace
 from megavox.memory.probe import probe, steps_in
 from megavox.memory.rules import Derived
 from megavox.pipeline.augment_on import place_augmentation
-from megavox.pipeline.plan import Plan, derived_plan
+from megavox.pipeline.plan import Plan, derived_plan, scaled
 from megavox.pipeline.project import Project, training_settings
 from megavox.pipeline.workshop import Workshop
 from megavox.study import AUTO, Study, show_study
@@ -21,12 +26,15 @@ from megavox.study.compare import differences
 from megavox.study.duration import duration_text
 from megavox.training.best import best_checkpoint
 from megavox.training.checkpoint import Progress, complete_checkpoints, load_weights
+from megavox.training.loop import Training
 from megavox.training.loop import train as run_loop
 from megavox.training.parallel import Ranks, ranks
 
 VALIDATION_SHARE = 0.1  # of a budget is spent on validations, at the most, but one there is
 STOPPING = "stopping after this step: a checkpoint is written, and the same command goes on"
 PROBE_SHARE = 0.02  # of the budget is spent on measuring the rate
+OTHERS_S = 10.0  # that a command may take to end which trained the run before
+PACE_S = 5.0  # at the most, for measuring what communication costs
 FEW = 100  # steps, below which a note says so
 
 
@@ -55,7 +63,8 @@ def train(project: Project) -> Trained:
     begin = time.perf_counter()
     folder = project.run
     found = _plan_of_run(project)
-    with Stop(STOPPING) as stop, ranks(str(found.study.training.device)) as here:
+    with Stop(STOPPING) as stop, ranks(str(found.study.training.device)) as here, _alone(project, here):
+        found = found.with_more(scaled(found.study, here))
         found = found.with_more(place_augmentation(project, found.study, here))
         study = found.study
         workshop = Workshop(project, study, found.derived)
@@ -70,11 +79,30 @@ def train(project: Project) -> Trained:
             write_text(folder.study, show_study(study))
         here.barrier()
         training = workshop.training(here)
+        if here.count > 1 and not complete_checkpoints(folder):
+            _measure_pace(training, here, project)
         progress = run_loop(training, folder, here, stop)
         if here.first and not folder.done.exists():
             _calibrate(workshop, project, here)
             folder.done.touch()
     return Trained(progress, workshop.task.headline, study)
+
+
+@contextmanager
+def _alone(project: Project, here: Ranks) -> Iterator[None]:
+    """No other command trains the run meanwhile; the first rank sees to it."""
+    if not here.first:
+        yield
+        return
+    make_folder(project.run.root, "Choose another --workspace")
+    with Claims(project.run.locks) as claims:
+        begin = time.monotonic()
+        while not claims.take("train"):
+            if time.monotonic() - begin > OTHERS_S:
+                raise WorkspaceError("another command is training this run", where=project.run.root,
+                                     fix="Let it end, or take another --run-name")
+            time.sleep(1)
+        yield
 
 
 def _plan_of_run(project: Project) -> Plan:
@@ -92,6 +120,14 @@ def _plan_of_run(project: Project) -> Plan:
                              fix="Take another --run-name, or bring these settings back, or remove that folder")
     project.refuse_other_split(recipe)
     return Plan(recipe.study, [Derived(**one) for one in recipe.derived], None)
+
+
+def _measure_pace(training: Training, here: Ranks, project: Project) -> None:
+    """Say, and keep in the run's folder, what the ranks cost and gain."""
+    found = pace(training, here, min(PACE_S, PROBE_SHARE * (project.study.training.budget or math.inf)))
+    if here.first:
+        say(found.sentence())
+        write_json(project.run.pace, asdict(found))
 
 
 def _with_steps(workshop: Workshop, here: Ranks, begin: float) -> Study:

@@ -1,4 +1,4 @@
-"""Reading a study file: YAML text in, a `Study` out, or one message that says what to change.
+"""Reading a study file: YAML text in, a `Study` out, or one message that says what to change; and site files.
 
 Relative paths in the file are relative to the file. `--set key.path=value` changes a value before
 validation, so a wrong one is reported like a wrong line.
@@ -9,9 +9,9 @@ from __future__ import annotations
 import difflib
 import types
 import typing
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import yaml
 from pydantic import BaseModel, ValidationError
@@ -22,6 +22,7 @@ from megavox.core.errors import StudyError
 from megavox.study.sections import Study
 
 Path_ = tuple[str | int, ...]
+S = TypeVar("S", bound=BaseModel)
 CALLED_HERE = {  # words that people use, where spelling leads to another value or to none
     "gpu": "cuda", "nvidia": "cuda", "fp32": "float32", "fp16": "bfloat16", "half": "bfloat16", "amp": "bfloat16",
     "nnunet": "decathlon", "msd": "decathlon", "csv": "table"}
@@ -37,14 +38,8 @@ def load_study(path: Path, changes: Iterable[str] = ()) -> Study:
     Raises:
         StudyError: file missing, not YAML, unknown key, wrong type, impossible combination.
     """
-    try:
-        text = path.read_text(encoding="utf-8")
-    except FileNotFoundError:
-        raise StudyError("there is no such study file", where=path,
-                         fix="`megavox new FOLDER --output study.yaml` writes one") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise StudyError(f"the study file cannot be read ({error})", where=path) from None
-    return parse_study(text, where=path, changes=changes)
+    return parse_study(_text(path, "study file", "`megavox new FOLDER --output study.yaml` writes one"), where=path,
+                       changes=changes)
 
 
 def parse_study(text: str, *, where: Path, changes: Iterable[str] = ()) -> Study:
@@ -52,11 +47,55 @@ def parse_study(text: str, *, where: Path, changes: Iterable[str] = ()) -> Study
     data, lines = _parse_yaml(text, where)
     for change in changes:
         _apply(data, lines, change)
+    return _validated(Study, data, lines, where)
+
+
+def load_section(path: Path, kinds: Mapping[str, type[S]], what: str) -> S:
+    """Read and validate a file that holds one section, whose key `kind` says which.
+
+    Args:
+        path: the YAML file.
+        kinds: type of section for each kind.
+        what: name of such files, for messages.
+
+    Raises:
+        StudyError: as `load_study`.
+    """
+    data, lines = _parse_yaml(_text(path, what, "Write it, or correct its name in the study file"), path)
+    model = kinds.get(str(data.get("kind")))
+    if model is None:
+        raise StudyError(f"found kind {data['kind']!r}" if "kind" in data else "the key kind is missing",
+                         where=lines.get(("kind",), path), expected="kind: " + " or ".join(kinds))
+    return _validated(model, data, lines, path)
+
+
+def validated(model: type[S], data: dict[str, Any], where: str) -> S:
+    """A section of plain values that do not come from a file.
+
+    Raises:
+        StudyError: as `load_study`; `where` is the place that it names.
+    """
     try:
-        study = Study.model_validate(data)
+        return model.model_validate(data)
     except ValidationError as error:
-        raise StudyError(_explain_all(error, data, lines, where)) from None
-    return _with_absolute_paths(study, where.resolve().parent)
+        raise StudyError(_explain_all(error, data, {}, Path(where), model)) from None
+
+
+def _text(path: Path, what: str, fix: str) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise StudyError(f"there is no such {what}", where=path, fix=fix) from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise StudyError(f"the {what} cannot be read ({error})", where=path) from None
+
+
+def _validated(model: type[S], data: dict[str, Any], lines: dict[Path_, str], where: Path) -> S:
+    try:
+        section = model.model_validate(data)
+    except ValidationError as error:
+        raise StudyError(_explain_all(error, data, lines, where, model)) from None
+    return _with_absolute_paths(section, where.resolve().parent)
 
 
 def show_study(study: Study) -> str:
@@ -120,39 +159,40 @@ def _apply(data: dict[str, Any], lines: dict[Path_, str], change: str) -> None:
     lines[tuple(parts)] = f"--set {change}"
 
 
-def _with_absolute_paths(study: Study, base: Path) -> Study:
-    def absolute(section: BaseModel) -> BaseModel:
-        changed: dict[str, Any] = {}
-        for name in type(section).model_fields:
-            value = getattr(section, name)
-            if isinstance(value, Path):
-                changed[name] = (base / value.expanduser()).resolve()
-            elif isinstance(value, BaseModel):
-                changed[name] = absolute(value)
-        return section.model_copy(update=changed)
+def _with_absolute_paths(section: S, base: Path) -> S:
+    def absolute(value: Any) -> Any:
+        if isinstance(value, Path):
+            return (base / value.expanduser()).resolve()
+        if isinstance(value, dict):
+            return {name: absolute(one) for name, one in value.items()}
+        return _with_absolute_paths(value, base) if isinstance(value, BaseModel) else value
 
-    return typing.cast(Study, absolute(study))
+    values = {name: getattr(section, name) for name in type(section).model_fields}
+    changed = {name: absolute(value) for name, value in values.items() if isinstance(value, (Path, dict, BaseModel))}
+    # What was written and what is a default stay apart.
+    return section.model_copy(update={name: value for name, value in changed.items() if value != values[name]})
 
 
 # ------------------------------------------------------------------ messages
 
 
-def _explain_all(error: ValidationError, data: dict[str, Any], lines: dict[Path_, str], where: Path) -> str:
+def _explain_all(error: ValidationError, data: dict[str, Any], lines: dict[Path_, str], where: Path,
+                 root: type[BaseModel]) -> str:
     messages: dict[Path_, Any] = {}
     for item in error.errors():
-        path, _ = _follow(item["loc"], data)
+        path, _ = _follow(item["loc"], data, root)
         if path in messages and item["type"] != "extra_forbidden":  # one message for `list | "auto"`
             messages[path]["msg"] += f", or: {item['msg'].removeprefix('Input should be ')}"
         else:
             messages[path] = dict(item)
-    text = "\n".join(_explain(item, data, lines, where) for item in messages.values())
+    text = "\n".join(_explain(item, data, lines, where, root) for item in messages.values())
     return text.removesuffix(".")
 
 
-def _explain(item: Any, data: dict[str, Any], lines: dict[Path_, str], where: Path) -> str:
-    path, model = _follow(item["loc"], data)
+def _explain(item: Any, data: dict[str, Any], lines: dict[Path_, str], where: Path, root: type[BaseModel]) -> str:
+    path, model = _follow(item["loc"], data, root)
     place = next((lines[path[:n]] for n in range(len(path), -1, -1) if path[:n] in lines), str(where))
-    key = ".".join(map(str, path)) or "study"
+    key = ".".join(map(str, path)) or root.__name__.lower()
     kind = item["type"]
     if kind == "extra_forbidden":
         return f"{place}: unknown key {key}.{_nearest(str(path[-1]), model)} {_allowed_keys(model)}"
@@ -186,12 +226,11 @@ def _explain(item: Any, data: dict[str, Any], lines: dict[Path_, str], where: Pa
             f"{_describe(model, next((p for p in reversed(path) if isinstance(p, str)), ''))}").rstrip()
 
 
-
-def _follow(loc: Sequence[str | int], data: Any) -> tuple[Path_, type[BaseModel] | None]:
+def _follow(loc: Sequence[str | int], data: Any, root: type[BaseModel]) -> tuple[Path_, type[BaseModel] | None]:
     """The key path of an error (without the names of union members) and the section it stands in."""
     path: list[str | int] = []
-    model: type[BaseModel] | None = Study
-    holder: type[BaseModel] | None = Study
+    model: type[BaseModel] | None = root
+    holder: type[BaseModel] | None = root
     union: list[type[BaseModel]] = []
     for part in loc:
         if model is not None and isinstance(part, str) and part in model.model_fields:

@@ -87,6 +87,9 @@ class SegmentTask(Section):
     ignore: list[int] = Field(default_factory=list, description="mask values that teach nothing")
     class_weights: list[float] | None = Field(
         None, description="weights of background and classes in the cross-entropy")
+    dice: Literal["batch", "sample"] = Field(
+        "batch", description="the loss has one Dice a class over the whole batch, of all ranks (with "
+        "training.accumulate: over each part), or one a sample, which no splitting of the batch changes")
     mask_tolerance_mm: Annotated[float, Field(gt=0)] = Field(
         0.1, description="largest distance in mm between corners of mask and image")
 
@@ -295,15 +298,28 @@ ModelSection = Annotated[UNetModel | ResNetModel | DenseNetModel | MonaiModel, F
 class OptimiserSection(Section):
     """The optimiser and its schedule."""
 
-    name: Literal["adam", "adamw", "sgd"] = "adamw"
+    name: Literal["adam", "adamw", "sgd", "lars", "lamb"] = Field(
+        "adamw", description="lars and lamb are for large batches: sgd and adamw with steps in proportion to each "
+        "layer's weights")
     rate: Annotated[float, Field(gt=0)] | Auto = Field(AUTO, description="highest learning rate")
     weight_decay: Annotated[float, Field(ge=0)] = 1e-2
-    momentum: Fraction = Field(0.9, description="of sgd (Nesterov)")
+    momentum: Fraction = Field(0.9, description="of sgd (Nesterov) and lars")
     betas: tuple[float, float] = (0.9, 0.999)
     warmup: Fraction = Field(0.05, description="share of the steps in which the rate rises linearly")
     schedule: Literal["polynomial", "cosine", "constant"] = "cosine"
     power: Annotated[float, Field(gt=0)] = Field(0.9, description="of the polynomial schedule")
     clip: Annotated[float, Field(gt=0)] | None = Field(12.0, description="largest gradient norm")
+
+
+class RanksSection(Section):
+    """How several ranks train together."""
+
+    sync_norm: bool = Field(True, description="batch norms take their statistics from all ranks' samples, as one "
+                            "rank would; false: each rank from its own")
+    bucket_mb: Annotated[float, Field(gt=0)] = Field(25.0, description="gradients are sent in parts of this size, "
+                                                     "while others are still computed")
+    gradients: Literal["float32", "bfloat16"] = Field(
+        "float32", description="as which they are sent; bfloat16 halves the time that takes, and rounds them")
 
 
 class TrainingSection(Section):
@@ -314,6 +330,10 @@ class TrainingSection(Section):
                                    "steps is fixed from the rate measured at the start, and recorded")
     optimiser: OptimiserSection = OptimiserSection()
     accumulate: Positive = Field(1, description="micro-batches a step; the global batch stays the same")
+    scale: Positive | Auto = Field(1, description="how many batches of `batches.size` make a step: steps, optimiser "
+                                   "and averaging are those of 1, and are changed by the recipe for large batches; "
+                                   "auto: as many as there are ranks")
+    ranks: RanksSection = RanksSection()
     ema: Annotated[float, Field(ge=0, lt=1)] = Field(0.99, description="decay of the averaged weights that "
                                                      "are validated and kept; 0: none")
     precision: Literal["float32", "bfloat16"] | Auto = Field(
@@ -346,6 +366,7 @@ class Study(Section):
     training: TrainingSection = TrainingSection()
     inference: InferenceSection = InferenceSection()
     evaluation: EvaluationSection = EvaluationSection()
+    sites: dict[str, Path] = Field(default_factory=dict, description="where jobs can go: a name and its site file")
 
     @model_validator(mode="after")
     def _consistent(self) -> Study:

@@ -2,6 +2,9 @@
 
 Mixed precision: sums over voxels are taken in float32 or wider. What is ignored or unknown changes
 neither the loss nor its gradient; a batch with nothing else has loss 0.
+
+Sums over a batch go over the batches of all ranks: the mean of the ranks' losses and gradients is that of the
+whole batch, however it is dealt.
 """
 
 from __future__ import annotations
@@ -11,6 +14,8 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 from torch.nn import functional
+
+from megavox.core.over_ranks import mean_over_ranks, sum_over_ranks
 
 SMOOTH = 1e-5  # keeps Dice defined for a class that is neither there nor predicted
 
@@ -24,7 +29,7 @@ def dice_ce(logits: Tensor, target: Tensor, *, class_weights: Tensor | None = No
         target: `(B, *S)` uint8 or int64, classes 0..K or `ignore`.
         class_weights: `(K+1,)` weights in the cross-entropy, which is a weighted mean.
         ignore: value of the voxels that are left out of both terms.
-        batch_dice: one Dice a class over the whole batch; else one a class and sample.
+        batch_dice: one Dice a class over the whole batch of all ranks; else one a class and sample.
 
     Returns:
         Scalar `mean_k(1 - (2 sum p t + s) / (sum p + sum t + s)) + CE`, s = 1e-5.
@@ -43,6 +48,8 @@ def _dice(logits: Tensor, target: Tensor, valid: Tensor, batch_dice: bool) -> Te
     truth = (target.unsqueeze(1) == classes.view(1, -1, *[1] * (target.ndim - 1))) & valid.unsqueeze(1)
     overlap = (probability * truth).sum(axes)
     total = probability.sum(axes) + truth.sum(axes)
+    if batch_dice:
+        overlap, total = sum_over_ranks(torch.stack([overlap, total]))
     return (1 - (2 * overlap + SMOOTH) / (total + SMOOTH)).mean()
 
 
@@ -52,7 +59,7 @@ def _cross_entropy(logits: Tensor, target: Tensor, valid: Tensor, weights: Tenso
     share = valid.to(loss.dtype)
     if weights is not None:
         share = share * weights.to(loss)[label]
-    return (loss * share).sum() / share.sum().clamp_min(torch.finfo(loss.dtype).tiny)
+    return (loss * share).sum() / mean_over_ranks(share.sum()).clamp_min(torch.finfo(loss.dtype).tiny)
 
 
 def deep_supervision_loss(outputs: Sequence[Tensor], target: Tensor,
@@ -89,7 +96,8 @@ def weighted_bce(logits: Tensor, target: Tensor, positive_weights: Tensor | None
     weights = None if positive_weights is None else positive_weights.to(logits)
     loss = functional.binary_cross_entropy_with_logits(
         logits, target.nan_to_num(0.0).to(logits), pos_weight=weights, reduction="none")
-    return (loss * known).sum() / known.sum().clamp_min(1)
+    most = mean_over_ranks(known.sum().to(loss.dtype))
+    return (loss * known).sum() / most.clamp_min(torch.finfo(loss.dtype).tiny)
 
 
 def weighted_ce(logits: Tensor, target: Tensor, weights: Tensor | None = None,
@@ -104,7 +112,11 @@ def weighted_ce(logits: Tensor, target: Tensor, weights: Tensor | None = None,
     """
     logits = _wide(logits)
     weights = None if weights is None else weights.to(logits)
-    return functional.cross_entropy(logits, target, weight=weights, label_smoothing=label_smoothing)
+    mean = functional.cross_entropy(logits, target, weight=weights, label_smoothing=label_smoothing)
+    if weights is None:
+        return mean
+    share = weights[target].sum()  # by which torch divides
+    return mean * (share / mean_over_ranks(share))
 
 
 def _wide(logits: Tensor) -> Tensor:

@@ -29,6 +29,7 @@ class Segment:
     def __init__(self, section: SegmentTask, train: list[Record]) -> None:
         self.classes = section.names
         self.outputs = section.outputs
+        self._batch_dice = section.dice == "batch"
         self._weights = torch.tensor(section.class_weights) if section.class_weights else None
 
     def loss(self, output: Any, target: torch.Tensor) -> torch.Tensor:
@@ -36,7 +37,8 @@ class Segment:
         weights = None if self._weights is None else self._weights.to(target.device)
 
         def one(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-            return dice_ce(logits.float(), labels, class_weights=weights, ignore=IGNORE)
+            return dice_ce(logits, labels, class_weights=weights, ignore=IGNORE,
+                           batch_dice=self._batch_dice)
 
         if isinstance(output, (list, tuple)):
             return deep_supervision_loss(output, target, one)

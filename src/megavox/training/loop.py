@@ -21,6 +21,7 @@ from megavox.batches.loader import batches
 from megavox.batches.samples import Samples
 from megavox.core.errors import TrainingError
 from megavox.core.exhausted import enough_memory
+from megavox.core.over_ranks import apart
 from megavox.core.randomness import generator
 from megavox.core.signals import Stop
 from megavox.core.workspace import RunFolder
@@ -86,11 +87,10 @@ def train(training: Training, folder: RunFolder, ranks: Ranks, stop: Stop) -> Pr
         for step in range(progress.step, steps):
             if section.patience and progress.since_best >= section.patience:
                 break
-            loss = stepper.step(step)
+            loss, ending = stepper.step(step, lambda: stop.asked)
             progress.step = step + 1
             progress.seconds += stepper.seconds
             log.step(step + 1, loss, stepper.rate, stepper.samples_per_s, stepper.waiting)
-            ending = ranks.any(stop.asked)
             if step + 1 in validations:
                 _validate(training, average, ranks, progress, log)
             if ranks.first and (step + 1 in checkpoints or ending):
@@ -131,15 +131,24 @@ class Stepper:
     def __init__(self, training: Training, ranks: Ranks, optimiser: torch.optim.Optimizer, average: MovingAverage,
                  first_step: int, steps: int) -> None:
         self.training, self.ranks, self.optimiser, self.average = training, ranks, optimiser, average
-        self.steps, self.network = steps, ranks.wrap(training.network)
+        self.steps, self.network = steps, ranks.wrap(training.network, training.section.ranks)
         self.seconds = self.waiting = self.samples_per_s = self.rate = 0.0
         cuda = ranks.device.type == "cuda"
         self._batches: Iterator[Batch | RawBatch] = batches(
             training.samples, first_step=first_step, steps=steps, rank=ranks.rank, ranks=ranks.count,
             accumulate=training.section.accumulate, workers=training.workers, prefetch=training.prefetch, pin=cuda)
 
-    def step(self, step: int) -> float:
-        """One optimiser step (counted from 0); returns its loss, averaged over ranks and micro-batches."""
+    def step(self, step: int, flag: Callable[[], bool] = bool, together: bool = True) -> tuple[float, bool]:
+        """One optimiser step.
+
+        Args:
+            step: counted from 0.
+            flag: of this rank, asked when the step is done; `bool()` is False.
+            together: else every rank makes it from its own samples alone, without a word to the others.
+
+        Returns:
+            Its loss, averaged over ranks and micro-batches, and whether any rank has its flag set.
+        """
         section, begin, waited, total = self.training.section, time.perf_counter(), 0.0, 0.0
         self.network.train()
         self.rate = learning_rate(step, self.steps, section.optimiser)
@@ -154,18 +163,23 @@ class Stepper:
             address = ("dropout", step, part, self.ranks.rank)
             torch.manual_seed(int(generator(self.training.seed, *address).integers(2**62)))
             last = part == section.accumulate - 1
-            wait = nullcontext() if last or self.ranks.count == 1 else self.network.no_sync()  # type: ignore[operator]
+            alone = nullcontext() if together else apart()
+            wait = nullcontext() if self.ranks.count == 1 or (last and together) else \
+                self.network.no_sync()  # type: ignore[operator]
             patches = " x ".join(map(str, batch.shape))
-            with wait, enough_memory(f"a training step on a batch of {patches}", SMALLER_STEP):
+            with alone, wait, enough_memory(f"a training step on a batch of {patches}", SMALLER_STEP):
                 total += self._backward(batch, section.accumulate)
         if section.optimiser.clip:
             nn.utils.clip_grad_norm_(self.network.parameters(), section.optimiser.clip)
         self.optimiser.step()
         self.average.update(self.training.network, step)
+        loss, any_flag = total / section.accumulate, flag()
+        if together:
+            loss, any_flag = self.ranks.agree(loss, any_flag)
         self.seconds = time.perf_counter() - begin
         self.waiting = waited / self.seconds
         self.samples_per_s = self.training.samples.batch / self.seconds
-        return self.ranks.mean(total / section.accumulate)
+        return loss, any_flag
 
     def _backward(self, made: Batch | RawBatch, accumulate: int) -> float:
         device = self.ranks.device

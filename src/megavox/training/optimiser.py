@@ -8,10 +8,11 @@ import torch
 from torch import nn
 
 from megavox.study.sections import OptimiserSection
+from megavox.training.layerwise import LAMB, LARS
 
 
 def build_optimiser(network: nn.Module, section: OptimiserSection) -> torch.optim.Optimizer:
-    """Adam, AdamW or SGD with Nesterov momentum; no weight decay on norms and biases."""
+    """Adam, AdamW, SGD with Nesterov momentum, LARS or LAMB; no weight decay on norms and biases."""
     decayed = [p for p in network.parameters() if p.requires_grad and p.ndim > 1]
     plain = [p for p in network.parameters() if p.requires_grad and p.ndim <= 1]
     rate = float(section.rate)
@@ -19,6 +20,10 @@ def build_optimiser(network: nn.Module, section: OptimiserSection) -> torch.opti
     groups = [group for group in groups if group["params"]]
     if section.name == "sgd":
         return torch.optim.SGD(groups, lr=rate, momentum=section.momentum, nesterov=section.momentum > 0)
+    if section.name == "lars":
+        return LARS(groups, lr=rate, momentum=section.momentum)
+    if section.name == "lamb":
+        return LAMB(groups, lr=rate, betas=section.betas)
     kind = torch.optim.AdamW if section.name == "adamw" else torch.optim.Adam
     return kind(groups, lr=rate, betas=section.betas)
 

@@ -17,8 +17,11 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from torch import nn
+from torch.distributed.algorithms.ddp_comm_hooks.default_hooks import bf16_compress_hook
 
 from megavox.core.errors import MachineError, TrainingError
+from megavox.study.sections import RanksSection
+from megavox.training.sync_norm import synchronised
 
 TIMEOUT_S = 45.0  # for what all ranks do at one pace
 PATIENCE = timedelta(hours=12)  # for what takes one rank longer than another
@@ -45,12 +48,21 @@ class Ranks:
         """Whether this rank writes files and speaks."""
         return self.rank == 0
 
-    def wrap(self, network: nn.Module) -> nn.Module:
-        """The network as it is trained: gradients averaged over ranks where there are several."""
+    def wrap(self, network: nn.Module, section: RanksSection) -> nn.Module:
+        """The network as it is trained: gradients averaged over ranks where there are several.
+
+        Where batch norms are synchronised, they are so in the network itself.
+        """
         if self.count == 1:
             return network
-        devices = [self.device] if self.device.type == "cuda" else None
-        return nn.parallel.DistributedDataParallel(network, device_ids=devices)
+        if section.sync_norm:
+            network = synchronised(network, self.device)
+        wrapped = nn.parallel.DistributedDataParallel(
+            network, device_ids=[self.device] if self.device.type == "cuda" else None, bucket_cap_mb=section.bucket_mb,
+            broadcast_buffers=not section.sync_norm)
+        if section.gradients == "bfloat16":
+            wrapped.register_comm_hook(None, bf16_compress_hook)
+        return wrapped
 
     def gather(self, rows: list[Any]) -> list[Any]:
         """The rows of all ranks, on every rank."""
@@ -62,19 +74,20 @@ class Ranks:
 
     def mean(self, value: float) -> float:
         """Mean of a number over ranks."""
-        if self.count == 1:
-            return value
-        tensor = torch.tensor([value], dtype=torch.float64, device=self.device)
-        dist.all_reduce(tensor)
-        return tensor.item() / self.count
+        return self.agree(value, False)[0]
 
     def any(self, flag: bool) -> bool:
         """Whether the flag is set on any rank."""
+        return self.agree(0.0, flag)[1]
+
+    def agree(self, value: float, flag: bool) -> tuple[float, bool]:
+        """Mean of a number over ranks, and whether the flag is set on any of them; in one message."""
         if self.count == 1:
-            return flag
-        tensor = torch.tensor([int(flag)], device=self.device)
-        dist.all_reduce(tensor, dist.ReduceOp.MAX)
-        return bool(tensor.item())
+            return value, flag
+        tensor = torch.tensor([value, float(flag)], dtype=torch.float64, device=self.device)
+        dist.all_reduce(tensor)
+        total, flags = tensor.tolist()
+        return total / self.count, flags > 0
 
     def barrier(self) -> None:
         """Wait for all ranks."""

@@ -1,0 +1,112 @@
+"""What the commands print: results on standard output, tables for people on standard error."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from megavox.pipeline.project import Project
+
+def tell(stage: str, result: Any, project: Project) -> None:
+    """Print a stage's result on standard output."""
+    print(f"{stage}:")
+    for line in _TELLERS[stage](result, project):
+        print(f"  {line}")
+
+
+def _tell_pack(result: Any, project: Project) -> Iterable[str]:
+    parts = ", ".join(f"{count} {part}" for part, count in result.parts().items())
+    yield f"{len(result.entries)} cases packed ({parts})"
+    for remark in result.remarks[:5]:
+        yield f"remark: {remark}"
+    if len(result.remarks) > 5:
+        yield f"and {len(result.remarks) - 5} further remarks"
+    if result.rejected:
+        yield f"{len(result.rejected)} set aside, see {project.workspace.quarantine}: " + ", ".join(
+            f"{count} {reason}" for reason, count in result.reasons().items())
+
+
+def _tell_plan(result: Any, project: Project) -> Iterable[str]:
+    if not result.derived:
+        yield "nothing stands at auto: all settings are those of the study file"
+    for one in result.derived:
+        yield f"{one.key} = {one.value}: {one.why}"
+    probe = result.probe
+    yield (f"measured: {probe.step_s:.3f} s a step ({probe.waiting:.0%} of it waiting for data), "
+           f"{probe.memory_gb:.2f} GB of memory" + (f", {probe.device_memory_gb:.2f} GB on the device"
+                                                    if probe.device_memory_gb else ""))
+
+
+def _tell_train(result: Any, project: Project) -> Iterable[str]:
+    progress = result.progress
+    best = "undefined" if progress.best_score is None else f"{progress.best_score:.4f}"
+    yield (f"{progress.step} steps in {progress.seconds / 60:.1f} min; best validation {result.metric} {best} at step "
+           f"{progress.best_step}")
+
+
+def _tell_scale(result: Any, project: Project) -> Iterable[str]:
+    yield "scaling  ranks  batch  s/1000 steps  samples/s  speed-up  efficiency  communication  waiting"
+    for row in result.rows:
+        yield (f"{row['scaling']:<8} {row['ranks']:>5}  {row['batch']:>5}  {row['seconds_per_1000_steps']:>12.1f}  "
+               f"{row['samples_per_s']:>9.2f}  {row['speed_up']:>8.2f}  {row['efficiency']:>10.0%}  "
+               f"{row['communication']:>13.1%}  {row['waiting']:>7.1%}")
+    yield from result.limits
+    yield f"the table and a figure are in {result.folder}"
+
+
+def _tell_evaluate(result: Any, project: Project) -> Iterable[str]:
+    from megavox.pipeline.report import headlines
+
+    for one in headlines(project, result.summary, result.calibrated):
+        found = one.measured
+        if found["value"] is None:
+            yield f"{one.label}: undefined ({found['undefined']})"
+            continue
+        interval = "" if found["low"] is None else f" ({found['low']:.3f} to {found['high']:.3f})"
+        yield f"{one.label}: {found['value']:.3f}{' ' + one.unit if one.unit else ''}{interval}"
+    yield (f"{result.summary['n_cases']} cases of {result.summary['n_subjects']} subjects; intervals are 95 % over "
+           "subjects")
+
+
+def _tell_predict(result: Any, project: Project) -> Iterable[str]:
+    yield f"{len(result.rows)} cases predicted, in {result.folder}"
+    if result.rejected:
+        table = "" if result.elsewhere else f", see {result.folder / 'quarantine.csv'}"
+        yield f"{len(result.rejected)} could not be{table}"
+    if result.elsewhere:
+        yield (f"{result.elsewhere} are being predicted by other commands; the last of them writes "
+               f"{result.folder / 'predictions.csv'}")
+
+
+def _tell_measure(result: Any, project: Project) -> Iterable[str]:
+    yield f"{len(result.rows)} cases measured, in {result.table}"
+
+
+def _tell_report(result: Any, project: Project) -> Iterable[str]:
+    yield str(result)
+
+
+_TELLERS: dict[str, Callable[[Any, Project], Iterable[str]]] = {
+    "pack": _tell_pack, "plan": _tell_plan, "train": _tell_train, "scale": _tell_scale, "evaluate": _tell_evaluate,
+    "predict": _tell_predict, "measure": _tell_measure, "report": _tell_report}
+
+
+def say(text: str) -> None:
+    from megavox.core.progress import say
+
+    say(text)
+
+
+def say_table(title: str, rows: list[tuple[str, str]]) -> None:
+    from rich.table import Table
+    from rich.text import Text
+
+    from megavox.core.progress import console
+
+    table = Table(title=title, title_justify="left", show_header=False, box=None, padding=(0, 2, 0, 0))
+    for _ in ("name", "value"):
+        table.add_column(overflow="fold")  # a long name goes on in the next line
+    for row in rows:
+        table.add_row(*map(Text, row))  # not as markup, which square brackets would be
+    console().print(table)

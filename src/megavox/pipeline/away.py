@@ -1,0 +1,223 @@
+"""Stages as jobs: to send one to a site, to follow it, and to know those of a workspace.
+
+A job that is under way, or whose end nobody has been told yet, is found again by the same command; only then is a new
+one made. So a command that was killed can be started again at any time: nothing runs twice, and nothing is lost.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from megavox.core.claims import Claims
+from megavox.core.errors import SiteError, StudyError, WorkspaceError
+from megavox.core.files import text_hash, write_json
+from megavox.core.progress import say
+from megavox.jobs.job import JobFolder, State, Status
+from megavox.jobs.registry import open_site, read_site
+from megavox.jobs.section import Asked
+from megavox.jobs.site import POLL_S, Site, summary
+from megavox.pipeline.project import Project
+from megavox.study import show_study
+
+STUDY = "study.yaml"  # in the job's folder, as it was when the job was sent
+CHECK = "60s"
+
+
+@dataclass(frozen=True)
+class Known:
+    """A job of a workspace.
+
+    Attributes:
+        job: its folder.
+        site: name of where it went.
+        parts: where it is, one for each element.
+    """
+
+    job: JobFolder
+    site: str
+    parts: Sequence[Status]
+
+
+def send(project: Project, stage: str, site: str, asked: Asked, arguments: Sequence[str] = ()) -> JobFolder:
+    """Hand a command over to a site as a job, or find the job that was sent before.
+
+    Args:
+        project: its study goes along as it is now.
+        stage: name of the command.
+        site: name of the site.
+        asked: what this job asks for, over what the site's file says.
+        arguments: of the command, besides study, workspace and run.
+
+    Raises:
+        StudyError: there is no such site, or a training is to be an array.
+        SiteError: the site refuses the job, or cannot be reached.
+    """
+    if asked.elements and stage != "predict":
+        raise StudyError(f"{stage} cannot be shared by the elements of an array", where="--ask elements",
+                         expected="elements for predict only", fix="Ask for ranks, which train together")
+    name = "-".join([stage, project.run_name, *([text_hash(json.dumps(arguments))[:6]] if arguments else [])])
+    command = [stage, STUDY, "--workspace", str(project.workspace.root.absolute()),
+               *([] if stage == "doctor" else ["--run-name", project.run_name]), *arguments]
+    return dispatch(project, name, site, stage, asked, ["megavox", *command])
+
+
+def dispatch(project: Project, name: str, site: str, stage: str, asked: Asked, command: Sequence[str]) -> JobFolder:
+    """Hand over a Python module with arguments, in which `STUDY` stands for the study's file; see `send`."""
+    project.workspace.jobs.mkdir(parents=True, exist_ok=True)
+    with Claims(project.workspace.jobs / "locks") as claims, claims.waiting_for(name):
+        job = _latest(project, name)
+        if job is None or (job.told.exists() and _ended(job)):
+            settings = read_site(site, project.study.sites)
+            path = project.workspace.jobs.absolute() / f"{name}.{1 + len(_attempts(project, name))}"
+            words = [str(path / STUDY) if word == STUDY else word for word in command]
+            request = settings.asked(stage, asked).request([sys.executable, "-m", *words], Path.cwd())
+            about = {"name": site, "settings": settings.model_dump(mode="json", exclude_unset=True)}
+            job = JobFolder.create(path, request, about, {STUDY: show_study(project.study)})
+        else:
+            say(f"{job.name} was sent to {job.site()['name']} before; this follows it")
+    open_site(job.site()["settings"]).submit(job)
+    return job
+
+
+def _ended(job: JobFolder) -> bool:
+    return all(part.state.ended for part in open_site(job.site()["settings"]).poll([job])[job.path])
+
+
+def _attempts(project: Project, name: str) -> list[Path]:
+    """Folders of the jobs of one name, in the order in which they were made: name.1, name.2, ..."""
+    found = [path for path in _folders(project) if path.name.rpartition(".")[0] == name]
+    return sorted(found, key=lambda path: int(path.name.rpartition(".")[2]))
+
+
+def _folders(project: Project) -> list[Path]:
+    place = project.workspace.jobs
+    return sorted(path.parent for path in place.glob("*/request.json")) if place.exists() else []
+
+
+def _latest(project: Project, name: str) -> JobFolder | None:
+    found = _attempts(project, name)
+    return JobFolder(found[-1]) if found else None
+
+
+def find(project: Project, name: str) -> JobFolder:
+    """A job by its name.
+
+    Raises:
+        WorkspaceError: there is none of that name.
+    """
+    folders = {path.name: path for path in _folders(project)}
+    if name not in folders:
+        raise WorkspaceError(f"there is no job {name!r}", where=project.workspace.jobs,
+                             expected="one of " + ", ".join(folders) if folders else "a job that was sent from here")
+    return JobFolder(folders[name])
+
+
+def jobs(project: Project) -> list[Known]:
+    """All jobs of a workspace and where they are; a site is asked once for all of its own."""
+    by_site: dict[str, list[JobFolder]] = {}
+    for job in map(JobFolder, _folders(project)):
+        by_site.setdefault(json.dumps(job.site(), sort_keys=True), []).append(job)
+    found = []
+    for about, those in by_site.items():
+        parts = open_site(json.loads(about)["settings"]).poll(those)
+        found += [Known(job, json.loads(about)["name"], parts[job.path]) for job in those]
+    return sorted(found, key=lambda known: known.job.name)
+
+
+def log_of(project: Project, name: str, element: int | None = None) -> str:
+    """What a job has printed so far.
+
+    Raises:
+        WorkspaceError: there is no such job, or it has printed nothing.
+    """
+    job = find(project, name)
+    path = job.log(0 if element is None and job.request().elements else element)
+    if not path.exists():
+        raise WorkspaceError("there is no such log yet", where=path, fix="Wait until the job runs; an array has a log "
+                             "for each --element")
+    return path.read_text(errors="replace")
+
+
+def cancel(job: JobFolder) -> None:
+    """Ask for a job to be ended; who asks need not be told that it did."""
+    open_site(job.site()["settings"]).cancel(job)
+    write_json(job.told, {"at": time.time()})
+
+
+def follow(job: JobFolder, tell: Callable[[str], None]) -> None:
+    """Pass on what a job prints until it has ended; it goes on where this is interrupted.
+
+    Args:
+        job: to follow.
+        tell: gets the text as it comes; of an array nothing.
+
+    Raises:
+        SiteError: it did not end well; with how it ended.
+    """
+    site, log = open_site(job.site()["settings"]), _Log(job)
+    try:
+        parts = _until_ended(job, site, lambda: tell(log.more()))
+    except KeyboardInterrupt:
+        say(f"{job.name} goes on; `megavox jobs cancel` ends it")
+        raise
+    tell(log.more())
+    write_json(job.told, {"at": time.time()})
+    state = summary(parts)
+    if state is not State.DONE:
+        first = next(part for part in parts if part.state is state)
+        number = "" if len(parts) == 1 else f" in {sum(part.state is state for part in parts)} of {len(parts)} elements"
+        raise SiteError(f"{state}{number}: {first.told}", where=job.name,
+                        fix="Mend that, and give the same command again: what is done is kept")
+
+
+def _until_ended(job: JobFolder, site: Site, look: Callable[[], None]) -> Sequence[Status]:
+    before = ""
+    while True:
+        parts = site.poll([job])[job.path]
+        now = _in_words(parts)
+        if now != before:
+            say(f"{job.name}: {now}")
+        before = now
+        look()
+        if all(part.state.ended for part in parts):
+            return parts
+        time.sleep(POLL_S)
+
+
+def _in_words(parts: Sequence[Status]) -> str:
+    if len(parts) == 1:
+        only = parts[0]
+        return str(only.state) + (f" ({only.told})" if only.state is State.UNKNOWN and only.told else "")
+    counts: Mapping[State, int] = {state: sum(part.state is state for part in parts) for state in State}
+    return ", ".join(f"{count} {state}" for state, count in counts.items() if count)
+
+
+class _Log:
+    """What a job has printed since it was last asked."""
+
+    def __init__(self, job: JobFolder) -> None:
+        self._path = None if job.request().elements else job.log()
+        self._read = 0
+
+    def more(self) -> str:
+        if self._path is None or not self._path.exists():
+            return ""
+        with self._path.open("rb") as stream:
+            stream.seek(self._read)
+            data = stream.read()
+        self._read += len(data)
+        return data.decode(errors="replace")
+
+
+def check(project: Project, site: str, tell: Callable[[str], None]) -> None:
+    """Send a job of one minute to a site that looks at the machine there, and follow it.
+
+    Raises:
+        SiteError: it did not end well.
+    """
+    follow(send(project, "doctor", site, Asked.model_validate({"time_limit": CHECK})), tell)

@@ -1,0 +1,199 @@
+"""Stages as jobs on this machine: sent, followed, found again, ended."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+import yaml
+
+from megavox.core.errors import MegavoxError, SiteError, StudyError
+from megavox.core.files import read_json
+from megavox.jobs.job import JobFolder, State, Status
+from megavox.jobs.registry import read_site
+from megavox.jobs.section import asked
+from megavox.pipeline.away import dispatch, follow, jobs
+from megavox.pipeline.project import Project
+from small_studies import environment, packed_organs, project_of
+
+LONG_S = 120
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("away")
+
+
+@pytest.fixture
+def project(base: Path, tmp_path: Path) -> Project:
+    """Packed, with a site `here` of two cores."""
+    data, folder = packed_organs(base)
+    site = folder / f"{tmp_path.name}-site.yaml"
+    site.write_text(yaml.safe_dump({"kind": "local", "cpus": 2, "place": str(tmp_path / "slots")}))
+    return project_of({**data, "sites": {"here": site.name}}, folder, tmp_path.name)
+
+
+def command(project: Project, *words: str) -> list[str]:
+    study = project.workspace.root.parent / f"{project.run_name}.yaml"
+    return [sys.executable, "-m", "megavox", *words[:2 if words[0] == "jobs" else 1], str(study), "--workspace",
+            str(project.workspace.root), *words[2 if words[0] == "jobs" else 1:]]
+
+
+def run(project: Project, *words: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(command(project, *words), capture_output=True, text=True, check=False, timeout=LONG_S,
+                          env=environment())
+
+
+def until(true: object) -> None:
+    begin = time.monotonic()
+    while not true():  # type: ignore[operator]
+        assert time.monotonic() - begin < LONG_S
+        time.sleep(0.1)
+
+
+def test_a_training_goes_to_a_site_and_tells_what_it_tells_here(project: Project) -> None:
+    done = run(project, "train", "--site", "here", "--run-name", project.run_name)
+    assert done.returncode == 0, done.stderr
+    assert "train:\n  4 steps" in done.stdout and f"train-{project.run_name}.1: done" in done.stderr
+    assert project.run.done.exists()
+    listed = run(project, "jobs", "list")
+    assert any(line.split()[:3] == [f"train-{project.run_name}.1", "here", "done"]
+               for line in listed.stdout.splitlines())
+    assert run(project, "jobs", "log", f"train-{project.run_name}.1").stdout == done.stdout
+    again = run(project, "train", "--site", "here", "--run-name", project.run_name)
+    assert again.returncode == 0 and (project.workspace.jobs / f"train-{project.run_name}.2").is_dir()
+
+
+def test_a_command_killed_at_any_time_finds_its_job_again_and_it_runs_once(project: Project, tmp_path: Path) -> None:
+    words = ("train", "--site", "here", "--run-name", project.run_name, "--set", "training.steps=60")
+    folder = project.workspace.jobs / f"train-{project.run_name}.1"
+    for wait_s in (0.5, 1.5, 3.0):
+        caller = subprocess.Popen(command(project, *words), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+                                  env=environment())
+        time.sleep(wait_s)
+        caller.kill()
+        caller.wait()
+    done = run(project, *words)
+    assert done.returncode == 0, done.stderr
+    assert "60 steps" in done.stdout
+    assert [path.name for path in project.workspace.jobs.glob(f"train-{project.run_name}.*")] == [folder.name]
+    assert read_json(folder / "begun.json")["attempt"] == 1
+    told = [line for line in project.run.metrics.read_text().splitlines() if '"loss"' in line]
+    assert len(told) == 60
+
+
+def test_ctrl_c_leaves_the_job_alone_and_cancel_ends_it(project: Project) -> None:
+    words = ("train", "--site", "here", "--run-name", project.run_name, "--set", "training.steps=100000")
+    name = f"train-{project.run_name}.1"
+    caller = subprocess.Popen(command(project, *words), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+                              env=environment())
+    until(lambda: (project.workspace.jobs / name / "begun.json").exists())
+    time.sleep(1)
+    caller.send_signal(signal.SIGINT)
+    _, told = caller.communicate(timeout=LONG_S)
+    assert caller.returncode == 130 and f"{name} goes on" in told
+    assert jobs_of(project)[name].state is State.RUNNING
+    assert run(project, "jobs", "cancel", name).returncode == 0
+    until(lambda: jobs_of(project)[name].state.ended)
+    assert jobs_of(project)[name].state is State.CANCELLED
+    attached = run(project, "jobs", "attach", name)
+    assert attached.returncode == 2 and "cancelled" in attached.stderr
+    pid = read_json(project.workspace.jobs / name / "native.json")["pid"]
+    until(lambda: not psutil.pid_exists(pid))
+
+
+def jobs_of(project: Project) -> dict[str, Status]:
+    return {known.job.name: known.parts[0] for known in jobs(project)}
+
+
+def test_a_training_on_two_ranks_and_one_that_fails(project: Project) -> None:
+    good = run(project, "train", "--site", "here", "--run-name", project.run_name, "--ask", "ranks=2")
+    assert good.returncode == 0, good.stderr
+    assert read_json(project.run.pace)["ranks"] == 2
+    bad = run(project, "train", "--site", "here", "--run-name", "bad", "--ask", "ranks=2", "--set", "batches.size=3")
+    assert bad.returncode == 2
+    assert "failed" in bad.stderr and "cannot be dealt to 2 ranks" in bad.stderr and "Traceback" not in bad.stderr
+
+
+def test_a_prediction_as_an_array_shares_the_cases(project: Project, tmp_path: Path) -> None:
+    assert run(project, "train", "--run-name", project.run_name).returncode == 0
+    out = tmp_path / "out"
+    words = ("predict", "--site", "here", "--run-name", project.run_name, "--ask", "elements=2", "--output", str(out),
+             "--input", str(project.study.cohort.folder / "imagesTr"))
+    done = run(project, *words)
+    assert done.returncode == 0, done.stderr
+    assert len(list(out.glob("*.nii.gz"))) == len(project.entries())
+    assert len(list(project.workspace.jobs.glob(f"predict-{project.run_name}-*.1/verdict-*.json"))) == 2
+
+
+def test_how_a_job_ended_is_told_once_however_late(project: Project, capsys: pytest.CaptureFixture[str]) -> None:
+    def sent() -> JobFolder:
+        return dispatch(project, "fails", "here", "train", asked(()), ["no.such.module"])
+
+    job = sent()
+    until(lambda: job.judged() is not None)
+    assert sent().path == job.path, "nobody was told yet"
+    with pytest.raises(SiteError, match="failed: the command ended with status 1"):
+        follow(job, print)
+    assert "No module named" in capsys.readouterr().out
+    other = sent()
+    assert other.path != job.path
+    with pytest.raises(SiteError):
+        follow(other, print)
+
+
+def test_doctor_looks_at_a_site(project: Project) -> None:
+    study = project.workspace.root.parent / f"{project.run_name}.yaml"
+    done = subprocess.run([sys.executable, "-m", "megavox", "doctor", "--site", "here", "--data", str(study),
+                           "--workspace", str(project.workspace.root)], capture_output=True, text=True, check=False,
+                          timeout=LONG_S, env=environment())
+    assert "ok    cores" in done.stdout, done.stderr
+    assert "ok    torch" in done.stdout
+
+
+@pytest.mark.parametrize(("text", "told"), [
+    ("kind: pbs\n", "found kind 'pbs'. Expected: kind: local or slurm"), ("cpus: 2\n", "the key kind is missing"),
+    ("kind: slurm\npartitions: x\n", "unknown key partitions"), ("kind: slurm\njobs: {ranks: 3, nodes: 2}\n", "evenly"),
+    ("kind: slurm\njobs: {time_limit: 8}\n", "needs its unit"), ("kind: [\n", "not YAML")])
+def test_a_wrong_site_file_is_told_with_its_line(tmp_path: Path, text: str, told: str) -> None:
+    path = tmp_path / "site.yaml"
+    path.write_text(text)
+    with pytest.raises(StudyError) as found:
+        read_site("there", {"there": path})
+    assert told in str(found.value) and "site.yaml" in str(found.value)
+
+
+def test_what_a_job_asks_for_stands_over_the_stage_over_the_site(tmp_path: Path) -> None:
+    path = tmp_path / "site.yaml"
+    path.write_text("kind: slurm\njobs: {partition: a, time_limit: 2h, cpus: 4}\ntrain: {ranks: 4, partition: b}\n")
+    wanted = read_site("there", {"there": path}).asked("train", asked(["ranks=2", "memory_gb=8"]))
+    request = wanted.request(["x"], tmp_path)
+    assert (request.ranks, request.partition, request.time_limit_s, request.cpus, request.memory_gb) == \
+        (2, "b", 7200.0, 4, 8.0)
+
+
+@pytest.mark.parametrize(("changes", "told"), [(["ranks"], "is not key=value"), (["rank=2"], "Did you mean ranks?"),
+                                               (["ranks=0"], "greater than or equal to 1")])
+def test_a_wrong_ask_is_told(changes: list[str], told: str) -> None:
+    with pytest.raises(MegavoxError, match=told):
+        asked(changes)
+
+
+def test_a_site_that_the_study_does_not_name_is_told() -> None:
+    with pytest.raises(StudyError, match="names no site 'there'"):
+        read_site("there", {})
+
+
+def test_scale_measures_strong_and_weak(project: Project) -> None:
+    done = run(project, "scale", "--ranks", "1,2", "--seconds", "0.5", "--site", "here")
+    assert done.returncode == 0, done.stderr
+    rows = [line.split() for line in done.stdout.splitlines() if line.split()[:1] in (["strong"], ["weak"])]
+    assert [(row[0], row[1], row[2]) for row in rows if row[1] in "12"] == [
+        ("strong", "1", "2"), ("strong", "2", "2"), ("weak", "1", "2"), ("weak", "2", "4")]
+    assert (project.workspace.scale / "scaling.svg").read_text().startswith("<?xml")
+    assert "weak scaling: 2 ranks are" in done.stdout
