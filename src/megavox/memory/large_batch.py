@@ -21,7 +21,7 @@ def large_batch(study: Study, factor: int) -> list[Derived]:
         factor: 1 changes nothing.
     """
     if factor == 1:
-        return [Derived("training.scale", 1, "one batch a step, as the study says")] if study.training.scale != 1 else []
+        return [] if study.training.scale == 1 else [Derived("training.scale", 1, "there is one rank")]
     training, optimiser, batch = study.training, study.training.optimiser, int(study.batches.size)
     found = [Derived("training.scale", 1, "what it changes is changed below"),
              Derived("batches.size", factor * batch, f"{factor} batches of {batch} make a step")]

@@ -118,7 +118,7 @@ def study_hash(study: Study) -> str:
 def packing_settings(study: Study) -> dict[str, Any]:
     """The parts of the study that packing depends on, as plain values."""
     parts = study.model_dump(mode="json", include={"cohort", "task", "images", "split", "seed"})
-    for name in ("class_weights", "label_smoothing"):  # of the loss only
+    for name in ("class_weights", "label_smoothing", "dice"):  # of the loss only
         parts["task"].pop(name, None)
     parts["images"].pop("quarantine")
     return plain(parts)
