@@ -46,13 +46,14 @@ def check_site(study: Path | None, workspace: Path | None, change: list[str] | N
 @jobs_app.command("list")
 def list_(study: StudyFile, workspace: WorkspaceOption = None, change: SetOption = None) -> None:
     """Print the jobs of a workspace and where they are."""
+    from megavox.jobs.job import State
     from megavox.jobs.site import summary
     from megavox.pipeline.away import jobs
 
     for known in jobs(project_of(study, workspace, change)):
         state = summary(known.parts)
-        told = next((part.told for part in known.parts if part.state is state and part.told), "")
-        sentence = told.partition("\n")[0].partition("; the end of ")[0]
+        told = next((part.told for part in known.parts if part.state is state), "")
+        sentence = "" if state is State.DONE else told.partition("\n")[0].partition("; the end of ")[0]
         of = f" ({sum(part.state.ended for part in known.parts)} of {len(known.parts)} ended)"
         print(f"{known.job.name:<32} {known.site:<12} {state}{of if len(known.parts) > 1 else ''}"
               + (f": {sentence}" if sentence else ""))

@@ -61,9 +61,12 @@ def send(project: Project, stage: str, site: str, asked: Asked, arguments: Seque
         raise StudyError(f"{stage} cannot be shared by the elements of an array", where="--ask elements",
                          expected="elements for predict only", fix="Ask for ranks, which train together")
     name = "-".join([stage, project.run_name, *([text_hash(json.dumps(arguments))[:6]] if arguments else [])])
-    command = [stage, STUDY, "--workspace", str(project.workspace.root.absolute()),
-               *([] if stage == "doctor" else ["--run-name", project.run_name]), *arguments]
-    return dispatch(project, name, site, stage, asked, ["megavox", *command])
+    command = ["megavox", stage, STUDY, *_place(project), "--run-name", project.run_name, *arguments]
+    return dispatch(project, name, site, stage, asked, command)
+
+
+def _place(project: Project) -> list[str]:
+    return ["--workspace", str(project.workspace.root.absolute())]
 
 
 def dispatch(project: Project, name: str, site: str, stage: str, asked: Asked, command: Sequence[str]) -> JobFolder:
@@ -220,4 +223,5 @@ def check(project: Project, site: str, tell: Callable[[str], None]) -> None:
     Raises:
         SiteError: it did not end well.
     """
-    follow(send(project, "doctor", site, Asked.model_validate({"time_limit": CHECK})), tell)
+    alone = Asked.model_validate({"ranks": 1, "nodes": 1, "time_limit": CHECK})
+    follow(dispatch(project, "doctor", site, "doctor", alone, ["megavox", "doctor", *_place(project)]), tell)
