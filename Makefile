@@ -7,8 +7,9 @@ NNUNET := nnunetv2==2.8.1 batchgenerators==0.25.5 batchgeneratorsv2==0.3.6 acvl-
 	dynamic-network-architectures==0.4.4
 DATA := reading patches pictures
 INFERENCE := prediction export cohort
+SCALING := scaling large_batch
 
-.PHONY: demo test lint bench bench-data bench-inference reference clean
+.PHONY: demo test lint bench bench-data bench-inference bench-scaling reference clean
 
 demo: $(VENV)/installed
 	$(BIN)/megavox demo demo
@@ -44,6 +45,9 @@ bench-data: $(VENV)/installed-peers
 
 bench-inference: $(VENV)/installed-peers
 	$(call measured,$(INFERENCE))
+
+bench-scaling: $(VENV)/installed
+	$(call measured,$(SCALING))
 
 # nnU-Net comes without what it asks for beyond its data loader: that would bring a torchvision which does not go
 # with this build of PyTorch.

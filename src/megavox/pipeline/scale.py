@@ -84,7 +84,7 @@ def _measured(project: Project, name: str, ranks: int, site: str, asks: Asked, s
     asks = Asked.model_validate({"ranks": ranks}).over(asks)
     make_folder(output.parent, "Choose another --workspace")
     output.unlink(missing_ok=True)
-    follow(dispatch(project, name, site, "train", asks, command), say)
+    follow(dispatch(project, name, site, "train", asks, command), lambda _: None)
     return dict(read_json(output))
 
 
