@@ -48,8 +48,8 @@ def main() -> int:
         project = Project.at(load_study(folder / "study.yaml"), folder / "workspace")
         pack(project)
         found = scale(project, [1, 2], "local", (), seconds)
-        paired = {kind: read_json(found.folder / f"scale-{kind}-2.json")["pace"]["efficiency"]
-                  for kind in ("strong", "weak")}
+        [strong], [weak] = (list(found.folder.glob(f"scale-local-2-{batch}-*.json")) for batch in (2, 4))
+        paired = {kind: read_json(path)["pace"]["efficiency"] for kind, path in (("strong", strong), ("weak", weak))}
     print("scaling  ranks  batch  s/1000 steps  samples/s  speed-up  communication  waiting")
     for row in found.rows:
         print(f"{row['scaling']:<8} {row['ranks']:>5}  {row['batch']:>5}  {row['seconds_per_1000_steps']:>12.0f}  "

@@ -18,7 +18,8 @@ import typer
 
 from megavox.cli_jobs import AskOption, SiteOption, check_site, jobs_app, send_and_follow
 from megavox.cli_options import RunOption, SetOption, StudyFile, WorkspaceOption, project_of
-from megavox.cli_tell import say, say_table, tell
+from megavox.cli_tell import say_table, tell
+from megavox.core.progress import say
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, rich_markup_mode=None, pretty_exceptions_enable=False,
                   help="Train and run deep learning on large medical images: a study goes in, a report comes out.")
@@ -42,12 +43,12 @@ def new(folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="folder wi
         raise StudyError("the file is there already", where=output, fix="Remove it, or give another --output")
     draft = draft_new(folder)
     say_table(f"found in {folder}", [*draft.survey.to_table(),
-                                      *[("remark", text) for text in draft.catalogue.remarks]])
+                                     *[("remark", text) for text in draft.catalogue.remarks]])
     rejected = [*draft.catalogue.rejected, *draft.survey.rejected]
     if rejected:
         rest = [("", f"and {len(rejected) - MOST_TOLD} more, all of which `megavox pack` writes to quarantine.csv")]
         say_table(f"{len(rejected)} would be set aside", [(r.case or r.file, r.message) for r in rejected[:MOST_TOLD]]
-                   + rest * (len(rejected) > MOST_TOLD))
+                  + rest * (len(rejected) > MOST_TOLD))
     if output is None:
         print(draft.text, end="")
     else:
@@ -55,8 +56,8 @@ def new(folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="folder wi
         say(f"wrote {output}" + (f"; next: megavox run {output}" if draft.has_targets else ""))
     if not draft.has_targets:
         say("there is nothing to learn from: no masks and no table of classes were found. Add them, and name them in "
-             "cohort.masks, or in cohort.table and cohort.class_columns. As they are, these images can only be "
-             f"predicted, with a run of another study: megavox predict STUDY --input {folder}")
+            "cohort.masks, or in cohort.table and cohort.class_columns. As they are, these images can only be "
+            f"predicted, with a run of another study: megavox predict STUDY --input {folder}")
 
 
 @app.command()

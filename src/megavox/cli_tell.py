@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from megavox.pipeline.project import Project
 
+
 def tell(stage: str, result: Any, project: Project) -> None:
-    """Print a stage's result on standard output."""
+    """Print a stage's result on standard output; of several ranks the first does."""
+    if os.environ.get("RANK", "0") != "0":
+        return
     print(f"{stage}:")
     for line in _TELLERS[stage](result, project):
         print(f"  {line}")
@@ -90,12 +94,6 @@ def _tell_report(result: Any, project: Project) -> Iterable[str]:
 _TELLERS: dict[str, Callable[[Any, Project], Iterable[str]]] = {
     "pack": _tell_pack, "plan": _tell_plan, "train": _tell_train, "scale": _tell_scale, "evaluate": _tell_evaluate,
     "predict": _tell_predict, "measure": _tell_measure, "report": _tell_report}
-
-
-def say(text: str) -> None:
-    from megavox.core.progress import say
-
-    say(text)
 
 
 def say_table(title: str, rows: list[tuple[str, str]]) -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from megavox.memory.large_batch import LONGEST_WARMUP, large_batch
+from megavox.memory.large_batch import LEAST_EMA, WARMUP, large_batch
 from megavox.memory.rules import apply
 from megavox.study import Study, parse_study, show_study
 
@@ -29,7 +29,24 @@ def test_as_many_samples_are_seen_in_fewer_steps(study: Study) -> None:
     found = apply(study, large_batch(study, 16))
     assert found.batches.size == 64 and found.training.steps == 63
     assert found.training.ema == pytest.approx(0.99**16)
-    assert found.training.optimiser.warmup == pytest.approx(min(LONGEST_WARMUP, 0.16))
+    assert found.training.optimiser.warmup == WARMUP and found.training.optimiser.name == "lamb"
+    assert found.training.optimiser.rate == pytest.approx(0.003 * 10 / 3 * 4), "four times that of lamb"
+
+
+def test_no_setting_becomes_weaker_than_it_was(study: Study) -> None:
+    patient = study.training.optimiser.model_copy(update={"warmup": 0.3, "clip": 0.5, "betas": (0.8, 0.9)})
+    training = study.training.model_copy(update={"optimiser": patient, "ema": 0.5})
+    found = apply(study, large_batch(study.model_copy(update={"training": training}), 64)).training
+    assert (found.optimiser.warmup, found.optimiser.clip, found.optimiser.betas) == (0.3, 0.5, (0.8, 0.9))
+    assert found.ema == 0.5
+    assert apply(study, large_batch(study, 64)).training.ema == LEAST_EMA
+
+
+def test_momentum_is_scaled_with_the_batch(study: Study) -> None:
+    plain = study.training.optimiser.model_copy(update={"name": "sgd", "rate": 0.01})
+    changed = study.model_copy(update={"training": study.training.model_copy(update={"optimiser": plain})})
+    found = apply(changed, large_batch(changed, 8)).training.optimiser
+    assert (found.name, found.rate, found.warmup) == ("sgd", pytest.approx(0.08), WARMUP)
 
 
 def test_the_study_of_the_run_is_not_scaled_again(study: Study) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 import sys
@@ -82,6 +83,7 @@ def test_a_command_killed_at_any_time_finds_its_job_again_and_it_runs_once(proje
     assert done.returncode == 0, done.stderr
     assert "60 steps" in done.stdout
     assert [path.name for path in project.workspace.jobs.glob(f"train-{project.run_name}.*")] == [folder.name]
+    (project.workspace.jobs / f"train-{project.run_name}.bak").mkdir()
     assert read_json(folder / "begun.json")["attempt"] == 1
     told = [line for line in project.run.metrics.read_text().splitlines() if '"loss"' in line]
     assert len(told) == 60
@@ -158,7 +160,7 @@ def test_doctor_looks_at_a_site(project: Project) -> None:
 
 @pytest.mark.parametrize(("text", "told"), [
     ("kind: pbs\n", "found kind 'pbs'. Expected: kind: local or slurm"), ("cpus: 2\n", "the key kind is missing"),
-    ("kind: slurm\npartitions: x\n", "unknown key partitions"), ("kind: slurm\njobs: {ranks: 3, nodes: 2}\n", "evenly"),
+    ("kind: slurm\npartitions: x\n", "unknown key partitions"),
     ("kind: slurm\njobs: {time_limit: 8}\n", "needs its unit"), ("kind: [\n", "not YAML")])
 def test_a_wrong_site_file_is_told_with_its_line(tmp_path: Path, text: str, told: str) -> None:
     path = tmp_path / "site.yaml"
@@ -182,6 +184,34 @@ def test_what_a_job_asks_for_stands_over_the_stage_over_the_site(tmp_path: Path)
 def test_a_wrong_ask_is_told(changes: list[str], told: str) -> None:
     with pytest.raises(MegavoxError, match=told):
         asked(changes)
+
+
+@pytest.mark.parametrize(("text", "changes", "told"), [
+    ("jobs: {ranks: 3, nodes: 2}", [], "evenly"), ("train: {ranks: 4, nodes: 2}", ["ranks=1"], "evenly"),
+    ("jobs: {elements: 4}", [], "elements for predict only")])
+def test_what_makes_no_sense_together_is_told(tmp_path: Path, text: str, changes: list[str], told: str) -> None:
+    path = tmp_path / "site.yaml"
+    path.write_text(f"kind: slurm\n{text}\n")
+    with pytest.raises(StudyError, match=told):
+        read_site("there", {"there": path}).asked("train", asked(changes))
+
+
+def test_a_refused_job_leaves_nothing_and_can_be_corrected(project: Project) -> None:
+    refused = run(project, "train", "--site", "here", "--run-name", project.run_name, "--ask", "gpus=64")
+    assert refused.returncode == 2 and "64 GPUs" in refused.stderr
+    good = run(project, "train", "--site", "here", "--run-name", project.run_name)
+    assert good.returncode == 0, good.stderr
+    assert "sent to here before" not in good.stderr
+
+
+def test_jobs_keep_to_their_cores(project: Project) -> None:
+    code = "import os; print('cores', len(os.sched_getaffinity(0)), os.environ['OMP_NUM_THREADS'])"
+    for cpus in (1, 2):
+        job = dispatch(project, f"cores{cpus}", "here", "train", asked([f"cpus={cpus}"]),
+                       ["timeit", "-n1", "-r1", code])
+        until(lambda job=job: job.judged() is not None)
+        have = min(cpus, len(os.sched_getaffinity(0)))
+        assert f"cores {have} {cpus}" in job.log().read_text()
 
 
 def test_a_site_that_the_study_does_not_name_is_told() -> None:

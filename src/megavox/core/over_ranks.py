@@ -20,7 +20,7 @@ def ranks_together() -> int:
 
 @contextmanager
 def apart() -> Iterator[None]:
-    """Each rank by itself for the time of the block, to measure what it costs to be together."""
+    """Each rank by itself for the time of the block: nothing in it is summed over ranks."""
     global _apart
     _apart = True
     try:

@@ -24,6 +24,7 @@ from types import FrameType
 
 from megavox.core.files import read_json, write_json
 from megavox.core.processes import die_with_parent
+from megavox.core.provenance import cores
 from megavox.core.signals import TO_BE_CONTINUED
 from megavox.jobs.job import ELEMENT, JobFolder, Request, State, Status
 from megavox.jobs.told import how_it_ended
@@ -82,7 +83,8 @@ def _started(folder: JobFolder, request: Request, element: int | None) -> subpro
         return subprocess.Popen(
             _command(folder, request, element), cwd=request.folder, stdin=subprocess.DEVNULL, stdout=log, stderr=log,
             env={**{name: value for name, value in os.environ.items() if name not in (AGAIN, LAUNCH, HEAD)},
-                 "OMP_NUM_THREADS": str(request.cpus), **request.environment,
+                 "OMP_NUM_THREADS": str(request.cpus or max(1, cores() * request.nodes // request.ranks)),
+                 **request.environment,
                  **({} if element is None else {ELEMENT: str(element)})},
             start_new_session=True, preexec_fn=die_with_parent)
 

@@ -62,8 +62,8 @@ class Request:
         folder: where it runs.
         ranks: processes in all, evenly on the nodes; with more than one, `torchrun` starts the command for each.
         nodes: machines.
-        cpus: cores of a rank.
-        gpus: of a node.
+        cpus: cores of a rank; None: what the site gives.
+        gpus: of a node; None: what the site gives.
         memory_gb: of a node, GB; None: what the site gives.
         time_limit_s: None: what the site gives.
         grace_s: how long before the time limit the job is told.
@@ -76,8 +76,8 @@ class Request:
     folder: str
     ranks: int = 1
     nodes: int = 1
-    cpus: int = 1
-    gpus: int = 0
+    cpus: int | None = None
+    gpus: int | None = None
     memory_gb: float | None = None
     time_limit_s: float | None = None
     grace_s: float = 120.0
@@ -151,6 +151,11 @@ class JobFolder:
     def site(self) -> dict[str, Any]:
         """Where it goes."""
         return dict(read_json(self.path / SITE))
+
+    @property
+    def sent(self) -> bool:
+        """Whether it was handed over, or may have been."""
+        return self.native.exists() or self.intent.exists()
 
     @property
     def name(self) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import socket
 import subprocess
 import sys
@@ -14,6 +15,7 @@ from pydantic import Field
 
 from megavox.core.claims import Claims
 from megavox.core.errors import SiteError
+from megavox.core.files import read_json
 from megavox.core.provenance import cores
 from megavox.jobs.job import JobFolder, State, Status
 from megavox.jobs.section import SiteSection
@@ -48,10 +50,13 @@ class Local:
 
     def submit(self, job: JobFolder) -> None:
         """See `Site.submit`."""
+        with Claims(self._slots) as claims:
+            if _elsewhere(job) or (job.native.exists() and claims.held(claim_of(job))):
+                return
         request = job.request()
-        gpus = self._names_of_gpus() if request.gpus else []
-        if request.nodes > 1 or request.gpus > len(gpus):
-            raise SiteError(f"the job asks for {request.nodes} nodes with {request.gpus} GPUs", where=job.path,
+        gpus = [] if request.gpus == 0 else self._names_of_gpus()
+        if request.nodes > 1 or (request.gpus or 0) > len(gpus):
+            raise SiteError(f"the job asks for {request.nodes} nodes with {request.gpus or 0} GPUs", where=job.path,
                             expected=f"1 node with at most {len(gpus)} GPUs, which is what this machine has",
                             fix="Ask for less, or choose another site")
         command = [sys.executable, "-m", "megavox.jobs.supervisor", str(job.path), str(self._slots), str(self._cpus),
@@ -62,8 +67,10 @@ class Local:
 
     def _names_of_gpus(self) -> list[str]:
         visible = os.environ.get("CUDA_VISIBLE_DEVICES")
-        names = [str(number) for number in range(len(this_machine().gpus))] if visible is None else \
-            [name for name in visible.split(",") if name]
+        if visible is None:
+            found = range(len(this_machine().gpus)) if shutil.which("nvidia-smi") else ()  # importing torch takes long
+            visible = ",".join(map(str, found))
+        names = [name for name in visible.split(",") if name]
         return names if self._gpus is None else names[:self._gpus]
 
     def poll(self, jobs: Sequence[JobFolder]) -> Mapping[Path, list[Status]]:
@@ -72,8 +79,11 @@ class Local:
             return {job.path: self._poll(job, claims) for job in jobs}
 
     def _poll(self, job: JobFolder, claims: Claims) -> list[Status]:
+        host, parts = _elsewhere(job), job.request().parts
+        if host:
+            return [job.judged_anew(part) or Status(State.UNKNOWN, f"it runs on {host}") for part in parts]
         alive = claims.held(claim_of(job))  # before verdicts are looked at: a supervisor leaves them, and then ends
-        return [job.judged(part) or self._unjudged(job, part, alive) for part in job.request().parts]
+        return [job.judged(part) or self._unjudged(job, part, alive) for part in parts]
 
     def _unjudged(self, job: JobFolder, part: int | None, alive: bool) -> Status:
         if not alive and (job.native.exists() or job.cancel.exists()):
@@ -83,3 +93,9 @@ class Local:
     def cancel(self, job: JobFolder) -> None:
         """See `Site.cancel`."""
         ask_for_cancel(job)
+
+
+def _elsewhere(job: JobFolder) -> str:
+    """Name of another machine that the job was handed over on; or ""."""
+    host = str(read_json(job.native)["host"]) if job.native.exists() else socket.gethostname()
+    return "" if host == socket.gethostname() else host

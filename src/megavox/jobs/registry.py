@@ -29,7 +29,8 @@ def read_site(name: str, files: Mapping[str, Path]) -> SiteSection:
         return load_section(files[name], {kind: section for kind, (section, _) in KINDS.items()}, "site file")
     if name == HERE:
         return LocalSection(kind=HERE)
-    raise StudyError(f"the study names no site {name!r}", where="sites", expected="one of " + ", ".join({HERE, *files}),
+    known = ", ".join(sorted({HERE, *files}))
+    raise StudyError(f"the study names no site {name!r}", where="sites", expected=f"one of {known}",
                      fix="Name a site file there, for instance `sites: {cluster: cluster.yaml}`")
 
 

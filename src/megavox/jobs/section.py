@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import yaml
-from pydantic import Field, model_validator
+from pydantic import Field
 
 from megavox.core.errors import StudyError
 from megavox.jobs.job import Request
@@ -21,8 +21,9 @@ class Asked(Section):
 
     ranks: Positive = Field(1, description="processes in all, evenly on the nodes")
     nodes: Positive = 1
-    cpus: Positive = Field(1, description="cores of a rank")
-    gpus: Annotated[int, Field(ge=0)] = Field(0, description="GPUs of a node")
+    cpus: Positive | None = Field(None, description="cores of a rank; without a value one, on this machine its share")
+    gpus: Annotated[int, Field(ge=0)] | None = Field(None, description="GPUs of a node; without a value none, on this "
+                                                     "machine one a rank where there are so many")
     memory_gb: Annotated[float, Field(gt=0)] | None = Field(None, description="of a node, GB")
     time_limit: Seconds | None = None
     grace: Seconds = Field(120.0, description="the job is told so long before its time limit")
@@ -31,12 +32,6 @@ class Asked(Section):
     partition: str | None = None
     account: str | None = None
     environment: dict[str, str] = Field(default_factory=dict, description="more variables")
-
-    @model_validator(mode="after")
-    def _consistent(self) -> Asked:
-        if self.ranks % self.nodes:
-            raise ValueError(f"{self.ranks} ranks cannot be shared evenly by {self.nodes} nodes")
-        return self
 
     def over(self, other: Asked) -> Asked:
         """What stands here, and the rest of what stands there."""
@@ -60,7 +55,10 @@ def asked(changes: Iterable[str]) -> Asked:
         key, separator, text = change.partition("=")
         if not separator:
             raise StudyError(f"--ask {change!r} is not key=value", expected="for example --ask ranks=4")
-        values[key.strip()] = yaml.safe_load(text)
+        try:
+            values[key.strip()] = yaml.safe_load(text)
+        except yaml.YAMLError:
+            raise StudyError(f"--ask {change!r}: the value is not YAML") from None
     return validated(Asked, values, "--ask")
 
 
@@ -72,6 +70,17 @@ class SiteSection(Section):
     predict: Asked = Asked()
 
     def asked(self, stage: str, more: Asked) -> Asked:
-        """What a stage's job asks for; `more` stands above all."""
+        """What a stage's job asks for; `more` stands above all.
+
+        Raises:
+            StudyError: taken together it makes no sense.
+        """
         own = getattr(self, stage, Asked())
-        return more.over(own.over(self.jobs))
+        found = more.over(own.over(self.jobs))
+        if found.ranks % found.nodes:
+            raise StudyError(f"{found.ranks} ranks cannot be shared evenly by {found.nodes} nodes", where=stage,
+                             fix="Change --ask, or the site's file")
+        if found.elements and stage != "predict":
+            raise StudyError(f"{stage} cannot be shared by the elements of an array", where="elements",
+                             expected="elements for predict only", fix="Ask for ranks, which train together")
+        return found

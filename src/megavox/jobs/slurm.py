@@ -9,6 +9,7 @@ the job is found by it.
 from __future__ import annotations
 
 import math
+import re
 import shlex
 import subprocess
 import sys
@@ -106,10 +107,14 @@ class Slurm:
             numbers = [one["id"] for one in _natives(job)]
             if not numbers and job.intent.exists():  # somebody was cut off while handing it over
                 numbers = list(self._by_comment(job).values())
-        if numbers:
-            self._call("scancel", *numbers)
-        else:
-            for part in job.request().parts:
+        try:
+            known = bool(numbers and self._call("scancel", *numbers) is not None)
+        except SiteError as error:
+            if "invalid job id" not in str(error).lower():
+                raise
+            known = False  # it left the queue, or never was in it
+        for part in () if known else job.request().parts:
+            if job.judged_anew(part) is None:
                 job.judge(ended(job, State.LOST, part), part)
 
     # ------------------------------------------------------------------ asking
@@ -177,18 +182,20 @@ class Slurm:
         write_text(script, self._script(job, comment, first, count))
         try:
             answer = self._call("sbatch", "--parsable", str(script))
-        except SiteError:
+        except SiteError as refusal:
             found = self._by_comment(job)  # it may have been taken, and the answer lost
-            if comment not in found:
-                raise
-            return found[comment]
+            if comment in found:
+                return found[comment]
+            if not found and not re.search("tim(ed|e) ?out|did not answer|contact", str(refusal)):
+                job.intent.unlink()  # nothing of it was taken, nor will be
+            raise
         return answer.strip().split(";")[0]
 
     def _script(self, job: JobFolder, comment: str, first: int, count: int) -> str:
         request, section = job.request(), self._section
         options: dict[str, object] = {
             "job-name": job.name, "comment": comment, "nodes": request.nodes, "chdir": request.folder,
-            "ntasks-per-node": 1, "cpus-per-task": request.cpus * (request.ranks // request.nodes),
+            "ntasks-per-node": 1, "cpus-per-task": (request.cpus or 1) * (request.ranks // request.nodes),
             "output": "/dev/null" if count else str(job.path / "batch.txt").replace("%", "%%"), "open-mode": "append",
             "partition": request.partition, "account": request.account,
             "gpus-per-node": request.gpus or None, "array": f"0-{count - 1}" if count else None,
@@ -199,7 +206,8 @@ class Slurm:
         lines = [f"#SBATCH --{name}={shlex.quote(str(value))}" for name, value in options.items() if value is not None]
         lines += [f"#SBATCH {option}" for option in ("--requeue", *section.options)]
         variables = {LAUNCH: f"srun --nodes={request.nodes} --ntasks={request.nodes} --ntasks-per-node=1 "
-                     f"--cpus-per-task={request.cpus * (request.ranks // request.nodes)} --kill-on-bad-exit=1"}
+                     f"--cpus-per-task={(request.cpus or 1) * (request.ranks // request.nodes)} "
+                     "--kill-on-bad-exit=1"}
         exports = [f"export {name}={shlex.quote(value)}" for name, value in variables.items()]
         inside = [sys.executable, "-m", "megavox.jobs.inside", str(job.path)]
         element = f" $(({first} + SLURM_ARRAY_TASK_ID))" if count else ""

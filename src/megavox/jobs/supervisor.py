@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -18,6 +19,7 @@ from collections import deque
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import psutil
@@ -58,7 +60,8 @@ class Supervisor:
         self._folder, self._claims, self._request = folder, claims, folder.request()
         self._slots = {"core": [str(number) for number in range(cores)], "gpu": list(gpus)}
         request = self._request
-        self._need = {"core": min(cores, request.ranks * request.cpus), "gpu": request.gpus}
+        self._need = {"core": min(cores, request.ranks * (request.cpus or cores)),
+                      "gpu": min(request.ranks, len(gpus)) if request.gpus is None else request.gpus}
         self._waiting = deque(part for part in request.parts if folder.judged(part) is None)
         self._running: dict[int | None, _Running] = {}
 
@@ -77,10 +80,12 @@ class Supervisor:
         while self._waiting and (slots := self._take()) is not None:
             part = self._waiting.popleft()
             gpus = ",".join(slot.split()[1] for slot in slots if slot.startswith("gpu"))
+            mine = sorted(os.sched_getaffinity(0))
+            cores = {mine[int(slot.split()[1]) % len(mine)] for slot in slots if slot.startswith("core")}
             command = [sys.executable, "-m", "megavox.jobs.inside", str(self._folder.path)]
             process = subprocess.Popen(
-                command if part is None else [*command, str(part)], start_new_session=True, preexec_fn=die_with_parent,
-                env={**os.environ, "CUDA_VISIBLE_DEVICES": gpus})
+                command if part is None else [*command, str(part)], start_new_session=True,
+                preexec_fn=partial(_begin, cores), env={**os.environ, "CUDA_VISIBLE_DEVICES": gpus})
             self._running[part] = _Running(process, slots, time.monotonic())
 
     def _take(self) -> list[str] | None:
@@ -147,6 +152,12 @@ class Supervisor:
         self._folder.judge(Status(state, how_it_ended(state, status, self._folder, part), status), part)
 
 
+def _begin(cores: set[int]) -> None:
+    """First thing in a job's process: it keeps to its cores, and does not outlive the supervisor."""
+    die_with_parent()
+    os.sched_setaffinity(0, cores)
+
+
 def claim_of(folder: JobFolder) -> str:
     """What the supervisor of a job claims as long as it lives."""
     return f"job {folder.path}"
@@ -166,7 +177,7 @@ def main(folder: JobFolder, slots: Path, cores: int, gpus: Sequence[str]) -> Non
             os.read(begun, 1)
             os._exit(0)
         os.close(begun)
-        write_json(folder.native, {"pid": os.getpid()})
+        write_json(folder.native, {"pid": os.getpid(), "host": socket.gethostname()})
         os.close(there)
         Supervisor(folder, claims, cores, gpus).run()
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from statistics import median
 
@@ -12,8 +13,7 @@ from megavox.training.loop import Stepper, Training
 from megavox.training.optimiser import MovingAverage, build_optimiser
 from megavox.training.parallel import Ranks
 
-WARM_UP = 4  # steps not counted, half of each kind
-LEAST_PAIRS = 3
+WARM_UP = 2  # pairs of steps that are not counted
 
 
 @dataclass(frozen=True)
@@ -25,7 +25,7 @@ class Pace:
         batch: samples of a step, of all ranks.
         step_s: median time of a step, waiting for data included.
         efficiency: median, over pairs of steps beside each other, of the time without synchronisation over that with
-            it; 1 for one rank.
+            it; 1 for one rank. PyTorch's own batch norms over ranks, on CUDA, cannot be left out and are in both.
         waiting: median share of a step spent waiting for data.
         pairs: how many were measured.
     """
@@ -53,8 +53,15 @@ class Pace:
                 f"communication, {self.waiting:.1%} waiting for data")
 
 
-def pace(training: Training, ranks: Ranks, seconds: float) -> Pace:
-    """Train a copy of the network for about `seconds`, every other step without synchronisation."""
+def pace(training: Training, ranks: Ranks, seconds: float, stop: Callable[[], bool] = bool) -> Pace:
+    """Train a copy of the network for about `seconds`, every other step without synchronisation.
+
+    Args:
+        training: what is trained.
+        ranks: this rank among all.
+        seconds: at least three pairs of steps are made, however long they take.
+        stop: says whether to end before.
+    """
     trial = replace(training, network=copy.deepcopy(training.network))
     optimiser = build_optimiser(trial.network, trial.section.optimiser)
     stepper = Stepper(trial, ranks, optimiser, MovingAverage(trial.network, trial.section.ema), 0, ENDLESS)
@@ -63,9 +70,9 @@ def pace(training: Training, ranks: Ranks, seconds: float) -> Pace:
     waiting: list[float] = []
     end, over = time.perf_counter() + seconds, False
     try:
-        while len(together) < LEAST_PAIRS + WARM_UP // 2 or not over:
+        while len(together) <= WARM_UP or not over:
             number = 2 * len(together)
-            _, over = stepper.step(number, lambda: time.perf_counter() > end)
+            _, over = stepper.step(number, lambda: stop() or time.perf_counter() > end)
             together.append(stepper.seconds)
             waiting.append(stepper.waiting)
             stepper.step(number + 1, together=ranks.count == 1)
@@ -73,8 +80,7 @@ def pace(training: Training, ranks: Ranks, seconds: float) -> Pace:
             ranks.mean(0.0)  # so that none begins the next pair early
     finally:
         stepper.close()
-    first = WARM_UP // 2
-    ratio = median(a / t for a, t in zip(apart[first:], together[first:], strict=True))
-    return Pace(ranks.count, training.samples.batch, ranks.mean(median(together[first:])),
-                ranks.mean(ratio) if ranks.count > 1 else 1.0, ranks.mean(median(waiting[first:])),
-                len(together) - first)
+    pairs = list(zip(apart, together, strict=True))[WARM_UP:]
+    ratio = median(alone / both for alone, both in pairs)
+    return Pace(ranks.count, training.samples.batch, ranks.mean(median(both for _, both in pairs)),
+                ranks.mean(ratio) if ranks.count > 1 else 1.0, ranks.mean(median(waiting[WARM_UP:])), len(pairs))

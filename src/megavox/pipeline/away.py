@@ -7,6 +7,8 @@ one made. So a command that was killed can be started again at any time: nothing
 from __future__ import annotations
 
 import json
+import re
+import shutil
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -14,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from megavox.core.claims import Claims
-from megavox.core.errors import SiteError, StudyError, WorkspaceError
+from megavox.core.errors import SiteError, WorkspaceError
 from megavox.core.files import text_hash, write_json
 from megavox.core.progress import say
 from megavox.jobs.job import JobFolder, State, Status
@@ -25,7 +27,7 @@ from megavox.pipeline.project import Project
 from megavox.study import show_study
 
 STUDY = "study.yaml"  # in the job's folder, as it was when the job was sent
-CHECK = "60s"
+CHECK = {"time_limit": "5min", "grace": "1s"}  # what takes a minute takes longer where files are far away
 
 
 @dataclass(frozen=True)
@@ -54,12 +56,9 @@ def send(project: Project, stage: str, site: str, asked: Asked, arguments: Seque
         arguments: of the command, besides study, workspace and run.
 
     Raises:
-        StudyError: there is no such site, or a training is to be an array.
+        StudyError: there is no such site, or what is asked for makes no sense.
         SiteError: the site refuses the job, or cannot be reached.
     """
-    if asked.elements and stage != "predict":
-        raise StudyError(f"{stage} cannot be shared by the elements of an array", where="--ask elements",
-                         expected="elements for predict only", fix="Ask for ranks, which train together")
     name = "-".join([stage, project.run_name, *([text_hash(json.dumps(arguments))[:6]] if arguments else [])])
     command = ["megavox", stage, STUDY, *_place(project), "--run-name", project.run_name, *arguments]
     return dispatch(project, name, site, stage, asked, command)
@@ -73,18 +72,29 @@ def dispatch(project: Project, name: str, site: str, stage: str, asked: Asked, c
     """Hand over a Python module with arguments, in which `STUDY` stands for the study's file; see `send`."""
     project.workspace.jobs.mkdir(parents=True, exist_ok=True)
     with Claims(project.workspace.jobs / "locks") as claims, claims.waiting_for(name):
-        job = _latest(project, name)
+        attempts = _attempts(project, name)
+        job = JobFolder(attempts[-1]) if attempts else None
         if job is None or (job.told.exists() and _ended(job)):
             settings = read_site(site, project.study.sites)
-            path = project.workspace.jobs.absolute() / f"{name}.{1 + len(_attempts(project, name))}"
+            path = project.workspace.jobs.absolute() / f"{name}.{1 + (_number(attempts[-1]) if attempts else 0)}"
             words = [str(path / STUDY) if word == STUDY else word for word in command]
             request = settings.asked(stage, asked).request([sys.executable, "-m", *words], Path.cwd())
             about = {"name": site, "settings": settings.model_dump(mode="json", exclude_unset=True)}
             job = JobFolder.create(path, request, about, {STUDY: show_study(project.study)})
         else:
             say(f"{job.name} was sent to {job.site()['name']} before; this follows it")
-    open_site(job.site()["settings"]).submit(job)
+        _submit(job)
     return job
+
+
+def _submit(job: JobFolder) -> None:
+    """Hand a job over; nothing is left of one that was refused."""
+    try:
+        open_site(job.site()["settings"]).submit(job)
+    except SiteError:
+        if not job.sent:
+            shutil.rmtree(job.path)
+        raise
 
 
 def _ended(job: JobFolder) -> bool:
@@ -93,18 +103,17 @@ def _ended(job: JobFolder) -> bool:
 
 def _attempts(project: Project, name: str) -> list[Path]:
     """Folders of the jobs of one name, in the order in which they were made: name.1, name.2, ..."""
-    found = [path for path in _folders(project) if path.name.rpartition(".")[0] == name]
-    return sorted(found, key=lambda path: int(path.name.rpartition(".")[2]))
+    return sorted((path for path in _folders(project) if path.name.rpartition(".")[0] == name), key=_number)
+
+
+def _number(path: Path) -> int:
+    return int(path.name.rpartition(".")[2])
 
 
 def _folders(project: Project) -> list[Path]:
-    place = project.workspace.jobs
-    return sorted(path.parent for path in place.glob("*/request.json")) if place.exists() else []
-
-
-def _latest(project: Project, name: str) -> JobFolder | None:
-    found = _attempts(project, name)
-    return JobFolder(found[-1]) if found else None
+    """Folders of all jobs; unfinished ones, and what somebody else has put there, are none."""
+    found = sorted(path.parent for path in project.workspace.jobs.glob("*/request.json"))
+    return [path for path in found if re.fullmatch(r"[^.].*\.\d+", path.name)]
 
 
 def find(project: Project, name: str) -> JobFolder:
@@ -169,6 +178,9 @@ def follow(job: JobFolder, tell: Callable[[str], None]) -> None:
         say(f"{job.name} goes on; `megavox jobs cancel` ends it")
         raise
     tell(log.more())
+    for part, status in zip(job.request().parts, parts, strict=True):
+        if job.judged(part) is None:  # the site's word; it may not know the job any more when it is asked again
+            job.judge(status, part)
     write_json(job.told, {"at": time.time()})
     state = summary(parts)
     if state is not State.DONE:
@@ -218,10 +230,10 @@ class _Log:
 
 
 def check(project: Project, site: str, tell: Callable[[str], None]) -> None:
-    """Send a job of one minute to a site that looks at the machine there, and follow it.
+    """Send a job to a site that looks at the machine there, which takes a minute at the most, and follow it.
 
     Raises:
         SiteError: it did not end well.
     """
-    alone = Asked.model_validate({"ranks": 1, "nodes": 1, "time_limit": CHECK})
-    follow(dispatch(project, "doctor", site, "doctor", alone, ["megavox", "doctor", *_place(project)]), tell)
+    alone = Asked.model_validate({"ranks": 1, "nodes": 1, "elements": 0, **CHECK})
+    follow(dispatch(project, f"doctor-{site}", site, "doctor", alone, ["megavox", "doctor", *_place(project)]), tell)

@@ -10,10 +10,12 @@ import sys
 from dataclasses import asdict
 from pathlib import Path
 
+from megavox.core.errors import MegavoxError
 from megavox.core.files import write_json
 from megavox.core.provenance import cores
 from megavox.memory.pace import pace
 from megavox.memory.topology import gpu_links
+from megavox.pipeline.augment_on import place_augmentation
 from megavox.pipeline.plan import derived_plan
 from megavox.pipeline.project import Project
 from megavox.pipeline.workshop import Workshop
@@ -24,13 +26,17 @@ from megavox.training.parallel import ranks
 def main(study: Path, workspace: Path, output: Path, seconds: float) -> None:
     """Measure this study's training steps on the ranks of this job."""
     project = Project.at(load_study(study), workspace)
-    found = derived_plan(project).study
-    with ranks(str(found.training.device)) as here:
-        measured = pace(Workshop(project, found).training(here), here, seconds)
+    found = derived_plan(project)
+    with ranks(str(found.study.training.device)) as here:
+        found = found.with_more(place_augmentation(project, found.study, here))
+        measured = pace(Workshop(project, found.study).training(here), here, seconds)
         if here.first:
             write_json(output, {"pace": asdict(measured), "host": socket.gethostname(), "cores": cores(),
                                 "device": here.device.type, "links": gpu_links()})
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), Path(sys.argv[2]), Path(sys.argv[3]), float(sys.argv[4]))
+    try:
+        main(Path(sys.argv[1]), Path(sys.argv[2]), Path(sys.argv[3]), float(sys.argv[4]))
+    except MegavoxError as error:
+        sys.exit(f"megavox: {error}")

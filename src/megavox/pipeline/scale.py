@@ -10,17 +10,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from megavox.core.errors import SiteError
-from megavox.core.files import make_folder, read_json, write_bytes, write_csv
+from megavox.core.errors import StudyError
+from megavox.core.files import make_folder, read_json, text_hash, write_bytes, write_csv
 from megavox.core.progress import say
+from megavox.jobs.registry import read_site
 from megavox.jobs.section import Asked, asked
 from megavox.memory.pace import Pace
 from megavox.memory.rules import Derived, apply
 from megavox.memory.topology import without_direct_link
 from megavox.pipeline.away import STUDY, dispatch, follow
 from megavox.pipeline.plan import derived_plan
-from megavox.pipeline.project import Project
+from megavox.pipeline.project import Project, study_hash
 from megavox.report.scaling_chart import scaling_chart
+from megavox.study import AUTO
 
 NOTICEABLE = 0.1  # a share of time that is worth a word
 COLUMNS = ("scaling", "ranks", "batch", "seconds_per_1000_steps", "samples_per_s", "speed_up", "efficiency",
@@ -53,37 +55,49 @@ def scale(project: Project, ranks: Sequence[int], site: str, ask: Sequence[str],
         seconds: of training steps, for each number.
 
     Raises:
-        SiteError: a job did not end well, or none could be made.
+        SiteError: a job did not end well.
+        StudyError: the batch is not known, or cannot be shared.
     """
-    study, asks = derived_plan(project).study, asked(ask)
-    batch, rows, limits = int(study.batches.size), [], []
+    study = derived_plan(project).study
+    if project.study.batches.size == AUTO:
+        raise StudyError("its value would be that of another machine", where="batches.size", expected="a number",
+                         fix=f"Use --set batches.size={study.batches.size}, for instance")
+    batch, accumulate, rows, limits = int(study.batches.size), study.training.accumulate, [], []
+    measured: dict[tuple[int, int], dict[str, Any]] = {}
     for kind in ("strong", "weak"):
         found = {}
         for count in ranks:
-            if kind == "strong" and batch % (count * study.training.accumulate):
-                say(f"note: a batch of {batch} cannot be shared by {count} ranks, so strong scaling has no such line")
-                continue
             size = batch * count if kind == "weak" else batch
-            changed = Project(apply(project.study, [Derived("batches.size", size, "")]), project.workspace,
-                              project.run_name)
-            found[count] = _measured(changed, f"scale-{kind}-{count}", count, site, asks, seconds)
+            if size % (count * accumulate):
+                say(f"note: a batch of {size} cannot be shared by {count} ranks x {accumulate} micro-batches, so "
+                    f"{kind} scaling has no such line")
+                continue
+            if (count, size) not in measured:
+                measured[count, size] = _measured(project, count, size, site, ask, seconds)
+            found[count] = measured[count, size]
         rows += list(_rows(kind, found))
         limits += [f"{kind} scaling: {_limit(found)}"] if len(found) > 1 else []
     if not rows:
-        raise SiteError("no number of ranks could be measured", expected="numbers that divide the batch", fix="Change "
-                        "--ranks or batches.size")
+        raise StudyError("no number of ranks could be measured", where="--ranks",
+                         expected="numbers that divide the batch", fix="Change --ranks or batches.size")
     folder = project.workspace.scale
     write_csv(folder / "scaling.csv", COLUMNS, rows)
     write_bytes(folder / "scaling.svg", scaling_chart(rows))  # type: ignore[arg-type]
     return Scaling(rows, limits, folder)
 
 
-def _measured(project: Project, name: str, ranks: int, site: str, asks: Asked, seconds: float) -> dict[str, Any]:
+def _measured(project: Project, count: int, batch: int, site: str, ask: Sequence[str],
+              seconds: float) -> dict[str, Any]:
+    """What a job measured."""
+    changed = apply(project.study, [Derived("batches.size", batch, ""), Derived("training.scale", 1, "")])
+    project = Project(changed, project.workspace, project.run_name)
+    settings = text_hash(f"{study_hash(changed)} {sorted(ask)} {seconds}")[:6]
+    name = f"scale-{site}-{count}-{batch}-{settings}"
     output = project.workspace.scale.absolute() / f"{name}.json"
-    command = ["megavox.pipeline.rank_pace", STUDY, str(project.workspace.root.absolute()), str(output), str(seconds)]
-    asks = Asked.model_validate({"ranks": ranks}).over(asks)
     make_folder(output.parent, "Choose another --workspace")
-    output.unlink(missing_ok=True)
+    nodes = min(count, read_site(site, changed.sites).asked("train", asked(ask)).nodes)
+    asks = Asked.model_validate({"ranks": count, "nodes": nodes}).over(asked(ask))
+    command = ["megavox.pipeline.rank_pace", STUDY, str(project.workspace.root.absolute()), str(output), str(seconds)]
     follow(dispatch(project, name, site, "train", asks, command), lambda _: None)
     return dict(read_json(output))
 

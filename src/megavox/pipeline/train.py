@@ -26,7 +26,6 @@ from megavox.study.compare import differences
 from megavox.study.duration import duration_text
 from megavox.training.best import best_checkpoint
 from megavox.training.checkpoint import Progress, complete_checkpoints, load_weights
-from megavox.training.loop import Training
 from megavox.training.loop import train as run_loop
 from megavox.training.parallel import Ranks, ranks
 
@@ -68,6 +67,8 @@ def train(project: Project) -> Trained:
         found = found.with_more(place_augmentation(project, found.study, here))
         study = found.study
         workshop = Workshop(project, study, found.derived)
+        if here.count > 1 and not complete_checkpoints(folder):
+            _measure_pace(workshop, here, stop)
         if study.training.steps == AUTO:
             study = here.from_first(_with_steps(workshop, here, begin))
             workshop = Workshop(project, study, found.derived)
@@ -79,8 +80,6 @@ def train(project: Project) -> Trained:
             write_text(folder.study, show_study(study))
         here.barrier()
         training = workshop.training(here)
-        if here.count > 1 and not complete_checkpoints(folder):
-            _measure_pace(training, here, project)
         progress = run_loop(training, folder, here, stop)
         if here.first and not folder.done.exists():
             _calibrate(workshop, project, here)
@@ -122,12 +121,13 @@ def _plan_of_run(project: Project) -> Plan:
     return Plan(recipe.study, [Derived(**one) for one in recipe.derived], None)
 
 
-def _measure_pace(training: Training, here: Ranks, project: Project) -> None:
+def _measure_pace(workshop: Workshop, here: Ranks, stop: Stop) -> None:
     """Say, and keep in the run's folder, what the ranks cost and gain."""
-    found = pace(training, here, min(PACE_S, PROBE_SHARE * (project.study.training.budget or math.inf)))
+    budget = workshop.study.training.budget or math.inf
+    found = pace(workshop.training(here), here, min(PACE_S, PROBE_SHARE * budget), lambda: stop.asked)
     if here.first:
         say(found.sentence())
-        write_json(project.run.pace, asdict(found))
+        write_json(workshop.project.run.pace, asdict(found))
 
 
 def _with_steps(workshop: Workshop, here: Ranks, begin: float) -> Study:

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from megavox.core.over_ranks import apart
 from megavox.measures.calibration import fit_temperature
 from megavox.measures.classification import choose_threshold
 from megavox.measures.ranking import auroc
@@ -55,7 +56,8 @@ class Classify:
             known = ~np.isnan(target[:, k])
             if 0 < target[known, k].sum() < known.sum():
                 values.append(auroc(logits[known, k] - self._reference(logits[known], k), target[known, k]))
-        loss = self.loss(torch.from_numpy(logits), torch.from_numpy(target).float())
+        with apart():  # the rows are those of all ranks
+            loss = self.loss(torch.from_numpy(logits), torch.from_numpy(target).float())
         return {"auroc": float(np.mean(values)) if values else float("nan"), "loss": float(loss)}
 
     def probabilities(self, logits: np.ndarray, temperature: float = 1.0) -> np.ndarray:

@@ -189,8 +189,9 @@ class Stepper:
         loss = self.training.task.loss(output, batch.target)
         value = float(loss.detach())
         if not math.isfinite(value):
-            names = [self.training.samples.readers[case].name for case in batch.cases]
-            raise TrainingError(f"the loss became {value} at step {batch.step + 1}", where="cases " + ", ".join(names),
+            names = ", ".join(self.training.samples.readers[case].name for case in batch.cases)
+            where = f"cases {names}" if self.ranks.count == 1 else f"cases {names}, or those of another rank"
+            raise TrainingError(f"the loss became {value} at step {batch.step + 1}", where=where,
                                 fix="Lower training.optimiser.rate; if that does not help, look at these cases. The "
                                 "run continues from its last checkpoint, if it has one")
         (loss / accumulate).backward()

@@ -22,7 +22,10 @@ def synchronised(network: nn.Module, device: torch.device) -> nn.Module:
 
 
 class _OverRanks(_BatchNorm):
-    """Where PyTorch has none: its own is for CUDA alone. All ranks have batches of one size."""
+    """Where PyTorch has none: its own is for CUDA alone. All ranks have batches of one size.
+
+    Half precision is widened, as the statistics are kept in float32.
+    """
 
     def _check_input_dim(self, input: Tensor) -> None:
         """Any number of dimensions."""
@@ -31,13 +34,18 @@ class _OverRanks(_BatchNorm):
         """`(B, C, *S)` to the same."""
         if not self.training:
             return super().forward(input)
+        dtype = input.dtype
+        if dtype in (torch.float16, torch.bfloat16):
+            input = input.float()
         axes, shape = (0, *range(2, input.ndim)), (1, -1, *[1] * (input.ndim - 2))
         mean = mean_over_ranks(input.mean(axes))
         centred = input - mean.view(shape)
         variance = mean_over_ranks(centred.square().mean(axes))
         self._remember(mean.detach(), variance.detach(), input.numel() // input.shape[1] * ranks_together())
         scaled = centred * torch.rsqrt(variance + self.eps).view(shape)
-        return scaled * self.weight.view(shape) + self.bias.view(shape) if self.affine else scaled
+        if self.affine:
+            scaled = scaled * self.weight.view(shape) + self.bias.view(shape)
+        return scaled.to(dtype)
 
     def _remember(self, mean: Tensor, variance: Tensor, count: int) -> None:
         """As torch does: with the unbiased variance, weighted by `momentum`, or over all steps without one."""
