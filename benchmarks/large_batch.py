@@ -4,9 +4,9 @@
 
 Hippocampus (the folder in the variable HIPPOCAMPUS, in the Decathlon layout; phantom organs where it is not given) at
 2.5 mm, a small U-Net, batches of 2 on 1 and on 64 ranks. Ranks are emulated by micro-batches, which is the same
-arithmetic for this study: Dice of each sample and norms within samples (`tests/faults/test_ranks.py` shows it with real
-ranks). Every run sees the same number of samples; they differ in seed, which is that of weights and samples. Dice is the
-mean over the test cases. Intervals are 95 %, by a bootstrap over seeds.
+arithmetic for this study: Dice of each sample and norms within samples (`tests/faults/test_ranks.py` shows it with
+real ranks). Every run sees the same number of samples; they differ in seed, which is that of weights and samples. Dice
+is the mean over the test cases. Intervals are 95 %, by a bootstrap over seeds.
 """
 
 from __future__ import annotations
@@ -129,8 +129,9 @@ def main() -> int:
         print(json.dumps(one(Path(folder), arm, int(factor), int(seed), arguments.set)))
         return 0
     print_machine("megavox", "torch")
-    runs = [(arm, factor, seed) for factor in (ALL_FACTORS if arguments.all else FACTORS) for arm in ("naive", "recipe")[factor == 1:]
-            for seed in range(SEEDS)]
+    arms = [(arm, factor) for factor in (ALL_FACTORS if arguments.all else FACTORS)
+            for arm in ("naive", "recipe")[factor == 1:]]
+    runs = [(*arm, seed) for arm in arms for seed in range(SEEDS)]
     with tempfile.TemporaryDirectory() as place:
         prepare(Path(place))
         found: dict[tuple[str, int], list[float]] = {}
