@@ -1,6 +1,6 @@
-"""On each rank: twenty steps in float64; the first rank writes the weights.
+"""On each rank: twenty steps of each study in float64; the first rank writes the weights.
 
-    python rank_equality.py STUDY WORKSPACE OUTPUT
+    python rank_equality.py WORKSPACE STUDY OUTPUT [STUDY OUTPUT ...]
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from megavox.pipeline.workshop import Workshop
 from megavox.study import load_study
 from megavox.training.loop import Stepper
 from megavox.training.optimiser import MovingAverage, build_optimiser
-from megavox.training.parallel import ranks
+from megavox.training.parallel import Ranks, ranks
 
 STEPS = 20
 
@@ -35,20 +35,22 @@ class InDouble(torch.nn.Module):
         return self.network(x.double())
 
 
-def learn(project: Project, output: Path) -> None:
+def learn(project: Project, output: Path, here: Ranks) -> None:
     """Train, and write all weights and statistics as one array."""
-    with ranks("cpu") as here:
-        training = Workshop(project, derived_plan(project).study).training(here)
-        training = replace(training, network=InDouble(training.network))
-        optimiser = build_optimiser(training.network, training.section.optimiser)
-        stepper = Stepper(training, here, optimiser, MovingAverage(training.network, 0.0), 0, STEPS)
-        for step in range(STEPS):
-            stepper.step(step)
-        stepper.close()
-        if here.first:
-            values = [v.double().numpy().ravel() for v in training.network.state_dict().values()]
-            write_array(output, np.concatenate(values))
+    training = Workshop(project, derived_plan(project).study).training(here)
+    training = replace(training, network=InDouble(training.network))
+    optimiser = build_optimiser(training.network, training.section.optimiser)
+    stepper = Stepper(training, here, optimiser, MovingAverage(training.network, 0.0), 0, STEPS)
+    for step in range(STEPS):
+        stepper.step(step)
+    stepper.close()
+    if here.first:
+        values = [v.double().numpy().ravel() for v in training.network.state_dict().values()]
+        write_array(output, np.concatenate(values))
 
 
 if __name__ == "__main__":
-    learn(Project.at(load_study(Path(sys.argv[1])), Path(sys.argv[2])), Path(sys.argv[3]))
+    workspace, *pairs = map(Path, sys.argv[1:])
+    with ranks("cpu") as here:
+        for study, output in zip(pairs[::2], pairs[1::2], strict=True):
+            learn(Project.at(load_study(study), workspace), output, here)

@@ -21,7 +21,8 @@ class Asked(Section):
 
     ranks: Positive = Field(1, description="processes in all, evenly on the nodes")
     nodes: Positive = 1
-    cpus: Positive | None = Field(None, description="cores of a rank; without a value one, on this machine its share")
+    cpus: Positive | None = Field(None, description="cores of a rank; without a value what Slurm gives, on "
+                                 "this machine its share")
     gpus: Annotated[int, Field(ge=0)] | None = Field(None, description="GPUs of a node; without a value none, on this "
                                                      "machine one a rank where there are so many")
     memory_gb: Annotated[float, Field(gt=0)] | None = Field(None, description="of a node, GB")

@@ -107,15 +107,20 @@ class Slurm:
             numbers = [one["id"] for one in _natives(job)]
             if not numbers and job.intent.exists():  # somebody was cut off while handing it over
                 numbers = list(self._by_comment(job).values())
+        if not (numbers and self._cancelled(numbers)):
+            for part in job.request().parts:
+                if job.judged_anew(part) is None:
+                    job.judge(ended(job, State.LOST, part), part)
+
+    def _cancelled(self, numbers: Sequence[str]) -> bool:
+        """Cancel jobs; False where the queue does not know them any more."""
         try:
-            known = bool(numbers and self._call("scancel", *numbers) is not None)
+            self._call("scancel", *numbers)
         except SiteError as error:
             if "invalid job id" not in str(error).lower():
                 raise
-            known = False  # it left the queue, or never was in it
-        for part in () if known else job.request().parts:
-            if job.judged_anew(part) is None:
-                job.judge(ended(job, State.LOST, part), part)
+            return False
+        return True
 
     # ------------------------------------------------------------------ asking
 
@@ -193,9 +198,11 @@ class Slurm:
 
     def _script(self, job: JobFolder, comment: str, first: int, count: int) -> str:
         request, section = job.request(), self._section
+        each = request.ranks // request.nodes
+        cpus = request.cpus * each if request.cpus else each if each > 1 else None
         options: dict[str, object] = {
             "job-name": job.name, "comment": comment, "nodes": request.nodes, "chdir": request.folder,
-            "ntasks-per-node": 1, "cpus-per-task": (request.cpus or 1) * (request.ranks // request.nodes),
+            "ntasks-per-node": 1, "cpus-per-task": cpus,
             "output": "/dev/null" if count else str(job.path / "batch.txt").replace("%", "%%"), "open-mode": "append",
             "partition": request.partition, "account": request.account,
             "gpus-per-node": request.gpus or None, "array": f"0-{count - 1}" if count else None,
@@ -206,8 +213,7 @@ class Slurm:
         lines = [f"#SBATCH --{name}={shlex.quote(str(value))}" for name, value in options.items() if value is not None]
         lines += [f"#SBATCH {option}" for option in ("--requeue", *section.options)]
         variables = {LAUNCH: f"srun --nodes={request.nodes} --ntasks={request.nodes} --ntasks-per-node=1 "
-                     f"--cpus-per-task={(request.cpus or 1) * (request.ranks // request.nodes)} "
-                     "--kill-on-bad-exit=1"}
+                     + (f"--cpus-per-task={cpus} " if cpus else "") + "--kill-on-bad-exit=1"}
         exports = [f"export {name}={shlex.quote(value)}" for name, value in variables.items()]
         inside = [sys.executable, "-m", "megavox.jobs.inside", str(job.path)]
         element = f" $(({first} + SLURM_ARRAY_TASK_ID))" if count else ""

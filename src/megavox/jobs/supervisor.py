@@ -60,7 +60,8 @@ class Supervisor:
         self._folder, self._claims, self._request = folder, claims, folder.request()
         self._slots = {"core": [str(number) for number in range(cores)], "gpu": list(gpus)}
         request = self._request
-        self._need = {"core": min(cores, request.ranks * (request.cpus or cores)),
+        share = max(1, cores // (request.ranks * max(1, request.elements)))
+        self._need = {"core": min(cores, request.ranks * (request.cpus or share)),
                       "gpu": min(request.ranks, len(gpus)) if request.gpus is None else request.gpus}
         self._waiting = deque(part for part in request.parts if folder.judged(part) is None)
         self._running: dict[int | None, _Running] = {}

@@ -11,6 +11,7 @@ import re
 import shutil
 import sys
 import time
+from codecs import getincrementaldecoder
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -171,6 +172,8 @@ def follow(job: JobFolder, tell: Callable[[str], None]) -> None:
     Raises:
         SiteError: it did not end well; with how it ended.
     """
+    if not job.native.exists():  # whoever sent it was cut off midway
+        _submit(job)
     site, log = open_site(job.site()["settings"]), _Log(job)
     try:
         parts = _until_ended(job, site, lambda: tell(log.more()))
@@ -217,7 +220,7 @@ class _Log:
 
     def __init__(self, job: JobFolder) -> None:
         self._path = None if job.request().elements else job.log()
-        self._read = 0
+        self._read, self._decode = 0, getincrementaldecoder("utf-8")("replace").decode
 
     def more(self) -> str:
         if self._path is None or not self._path.exists():
@@ -226,7 +229,7 @@ class _Log:
             stream.seek(self._read)
             data = stream.read()
         self._read += len(data)
-        return data.decode(errors="replace")
+        return self._decode(data)
 
 
 def check(project: Project, site: str, tell: Callable[[str], None]) -> None:

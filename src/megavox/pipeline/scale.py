@@ -76,7 +76,7 @@ def scale(project: Project, ranks: Sequence[int], site: str, ask: Sequence[str],
                 measured[count, size] = _measured(project, count, size, site, ask, seconds)
             found[count] = measured[count, size]
         rows += list(_rows(kind, found))
-        limits += [f"{kind} scaling: {_limit(found)}"] if len(found) > 1 else []
+        limits += [f"{kind} scaling: {limit(found)}"] if len(found) > 1 else []
     if not rows:
         raise StudyError("no number of ranks could be measured", where="--ranks",
                          expected="numbers that divide the batch", fix="Change --ranks or batches.size")
@@ -113,7 +113,7 @@ def _rows(kind: str, found: dict[int, dict[str, Any]]) -> Iterator[dict[str, Any
                "waiting": pace.waiting}
 
 
-def _limit(found: dict[int, dict[str, Any]]) -> str:
+def limit(found: dict[int, dict[str, Any]]) -> str:
     """What keeps the most ranks from being so many times as fast."""
     most, about = max(found.items())
     pace, rows = Pace(**about["pace"]), list(_rows("", found))
