@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from megavox.core.files import read_json
 from megavox.jobs.job import JobFolder, State, Status
 from megavox.jobs.registry import read_site
 from megavox.jobs.section import asked
-from megavox.pipeline.away import dispatch, follow, jobs
+from megavox.pipeline.away import cancel, dispatch, follow, jobs
 from megavox.pipeline.project import Project
 from megavox.pipeline.scale import limit
 from small_studies import environment, packed_organs, project_of
@@ -33,12 +34,17 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def project(base: Path, tmp_path: Path) -> Project:
-    """Packed, with a site `here` of two cores."""
+def project(base: Path, tmp_path: Path) -> Iterator[Project]:
+    """Packed, with a site `here` of two cores; jobs that a failed test leaves behind are ended."""
     data, folder = packed_organs(base)
     site = folder / f"{tmp_path.name}-site.yaml"
     site.write_text(yaml.safe_dump({"kind": "local", "cpus": 2, "place": str(tmp_path / "slots")}))
-    return project_of({**data, "sites": {"here": site.name}}, folder, tmp_path.name)
+    project = project_of({**data, "sites": {"here": site.name}}, folder, tmp_path.name)
+    yield project
+    for known in jobs(project):
+        if not all(part.state.ended for part in known.parts):
+            cancel(known.job)
+            until(lambda job=known.job: job.judged() is not None)
 
 
 def command(project: Project, *words: str) -> list[str]:
