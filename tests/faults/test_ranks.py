@@ -69,6 +69,7 @@ def weights(project: Project) -> dict[str, np.ndarray]:
     return load_file(project.run.step(4) / "network.safetensors")
 
 
+@pytest.mark.xdist_group("two ranks")
 def test_two_ranks_train_the_batch_of_one(two: Project) -> None:
     one = Project.at(two.study, two.workspace.root, "one")
     train(one)
@@ -81,6 +82,7 @@ def test_two_ranks_train_the_batch_of_one(two: Project) -> None:
     assert told["ranks"] == 2 and told["batch"] == 4 and 0 < told["efficiency"] < 2 and told["pairs"] >= 1
 
 
+@pytest.mark.xdist_group("two ranks")
 @pytest.mark.parametrize("count", [2, 1])
 def test_a_run_goes_on_bit_for_bit_and_on_other_ranks_but_for_rounding(two: Project, count: int) -> None:
     again = Project.at(two.study, two.workspace.root, f"two-on-{count}")
