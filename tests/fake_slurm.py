@@ -54,14 +54,14 @@ def sbatch(folder: Path, faults: list[str], arguments: list[str]) -> int:
     if "refused" in faults:
         print("sbatch: error: Batch job submission failed: Invalid account", file=sys.stderr)
         return 1
-    script = Path(arguments[-1])
+    comment, script = arguments[-2].removeprefix("--comment="), Path(arguments[-1])
     options = dict(line.removeprefix("#SBATCH --").partition("=")[::2] for line in script.read_text().splitlines()
                    if line.startswith("#SBATCH"))
     number = str(1 + len({path.name.partition("_")[0] for path in (folder / "jobs").iterdir()}))
     last = options.get("array", "").partition("-")[2]
     for index in range(int(last) + 1) if last else [None]:
         start(folder, number if index is None else f"{number}_{index}",
-              {"script": str(script), "comment": options["comment"], "chdir": options["chdir"]})
+              {"script": str(script), "comment": comment, "chdir": options["chdir"]})
     if "lost-answer" in faults:
         print("sbatch: error: Socket timed out on send/recv operation", file=sys.stderr)
         return 1
@@ -117,7 +117,7 @@ def sacct(folder: Path, faults: list[str], arguments: list[str]) -> int:
         print("Slurm accounting storage is disabled", file=sys.stderr)
         return 1
     for name, (state, comment) in {} if "late" in faults else jobs(folder).items():
-        print(f"{name}|{comment if arguments[-1] == 'JobID,Comment' else state}")
+        print(f"{name}|{f'sbatch --comment={comment} script' if arguments[-1] == 'JobID,SubmitLine' else state}")
     return 0
 
 

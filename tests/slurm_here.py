@@ -2,7 +2,7 @@
 
 One cluster for a process of pytest. Its daemons are children that die with it, in a folder of their own, listening
 on this machine alone. A node claims four cores and two GPUs that are none, so jobs wait for each other as on a
-cluster. There is no accounting: what is known of a job that left the queue is its verdict.
+cluster.
 """
 
 from __future__ import annotations
@@ -21,9 +21,11 @@ from pathlib import Path
 
 import pytest
 
+import accounting_here
 from megavox.core.processes import die_with_parent
 
-PACKAGES = ("slurmctld", "slurmd", "slurm-client", "munge")
+PACKAGES = ("slurmctld", "slurmd", "slurm-client", "munge", *accounting_here.PACKAGES)
+PROGRAMS = ("slurmctld", "slurmd", "sbatch", "munged", "mariadbd", "slurmdbd")
 NODES = ("megavox1", "megavox2")
 READY_S = 60.0
 
@@ -53,14 +55,14 @@ SelectTypeParameters=CR_Core_Memory
 DefMemPerCPU=512
 GresTypes=gpu
 SchedulerParameters=sched_interval=2,bf_interval=2,batch_sched_delay=0,sched_min_interval=200000,requeue_delay=1
-MinJobAge=300
+MinJobAge={remembers}
 KillWait=3
 MaxArraySize=60001
 JobRequeue=1
 PreemptType=preempt/partition_prio
 PreemptMode=REQUEUE
-AccountingStorageType=accounting_storage/none
 JobCompType=jobcomp/none
+{accounting}
 {nodes}
 PartitionName=main Nodes=ALL Default=YES MaxTime=INFINITE DefaultTime=30 PriorityTier=10 PreemptMode=OFF
 PartitionName=low Nodes=ALL MaxTime=INFINITE DefaultTime=30 PriorityTier=1 PreemptMode=REQUEUE GraceTime=10
@@ -85,7 +87,7 @@ def the_cluster() -> Cluster:
 def _cannot() -> str:
     if os.geteuid() != 0:
         return "only root may bring one up"
-    if all(shutil.which(name) for name in ("slurmctld", "slurmd", "sbatch", "munged")):
+    if all(shutil.which(name) for name in PROGRAMS):
         return ""
     if shutil.which("apt-get") is None:
         return "Debian's packages are needed"
@@ -124,11 +126,18 @@ class Cluster:
         key = self._folder / "munge.key"
         key.touch(0o600)
         key.write_bytes(secrets.token_bytes(1024))
+        self._first_port = _free_ports(1 + len(NODES) + accounting_here.PORTS)
+        self._name_hosts()
         self._configure()
+        accounting_here.made_database(self._folder)
         self._start("munged", "munged", "--foreground", "--force", f"--socket={self._folder}/munge.socket",
                     f"--key-file={key}", f"--pid-file={self._folder}/munged.pid",
                     f"--log-file={self._folder}/munged.log", f"--seed-file={self._folder}/munged.seed")
         self._until("munged", "munge", "-n", f"--socket={self._folder}/munge.socket")
+        self._start("mariadbd", *accounting_here.database(self._folder, self._accounting_port))
+        self._until("mariadbd", *accounting_here.with_rights(self._folder))
+        self._start("slurmdbd", "slurmdbd", "-D")
+        self._until("slurmdbd", "sacctmgr", "-i", "add", "cluster", "megavox")
         self.start_controller()
         for node in NODES:
             self._start(node, "slurmd", "-D", "-N", node, "-f", str(self._configuration))
@@ -155,8 +164,17 @@ class Cluster:
         time.sleep(2)  # its first attempt is still being cleared away, and would be in the way of the second
         self._run("scontrol", "update", f"JobId={number}", "StartTime=now")
 
-    def _configure(self) -> None:
-        first = _free_ports(1 + len(NODES))
+    def remember_jobs(self, seconds: int) -> None:
+        """How long the queue knows jobs that have ended."""
+        self._configure(seconds)
+        assert self._run("scontrol", "reconfigure").returncode == 0
+
+    @property
+    def _accounting_port(self) -> int:
+        return self._first_port + 1 + len(NODES)
+
+    def _configure(self, remembers: int = 300) -> None:
+        first = self._first_port
         (self._folder / "gres.conf").write_text("".join(
             f"NodeName={node} Name=gpu File={device}\n" for node in NODES for device in ("/dev/null", "/dev/zero")))
         (self._folder / "cgroup.conf").write_text("CgroupAutomount=no\n")
@@ -165,7 +183,12 @@ class Cluster:
             f"NodeName={node} NodeHostname={host} NodeAddr=127.0.0.1 Port={first + 1 + number} CPUs=4 Boards=1 "
             "SocketsPerBoard=1 CoresPerSocket=4 ThreadsPerCore=1 RealMemory=4096 Gres=gpu:2 State=UNKNOWN"
             for number, node in enumerate(NODES))
-        self._configuration.write_text(CONFIGURATION.format(host=host, port=first, folder=self._folder, nodes=nodes))
+        accounting = accounting_here.configured(self._folder, self._accounting_port)
+        self._configuration.write_text(CONFIGURATION.format(
+            host=host, port=first, folder=self._folder, nodes=nodes, accounting=accounting, remembers=remembers))
+
+    def _name_hosts(self) -> None:
+        host = socket.gethostname()
         with Path("/etc/hosts").open("r+") as hosts:  # ranks of several nodes find each other by name
             known = hosts.read()
             for name in (*NODES, host):

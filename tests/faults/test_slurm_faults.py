@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -135,6 +136,41 @@ def test_a_job_killed_whole_and_one_cancelled_by_hand_are_told_apart(site: Slurm
     subprocess.run(["scancel", number_of(cancelled)], check=True, timeout=60)
     [[one], [other]] = final(site, killed, cancelled)
     assert one.state is State.FAILED and other.state is State.CANCELLED
+
+
+@pytest.fixture
+def forgetful() -> Iterator[None]:
+    the_cluster().remember_jobs(2)
+    yield
+    the_cluster().remember_jobs(300)
+
+
+def forgotten(*jobs: JobFolder) -> None:
+    """Wait until the queue does not know them any more."""
+    begin, numbers = time.monotonic(), {number_of(job) for job in jobs}
+    while numbers & set(subprocess.run(["squeue", "-h", "-t", "all", "-o", "%F"], capture_output=True, text=True,
+                                       check=True, timeout=60).stdout.split()):
+        assert time.monotonic() - begin < LONG_S
+        time.sleep(1)
+
+
+@pytest.mark.usefixtures("forgetful")
+def test_accounting_knows_what_the_queue_forgot(site: Slurm, tmp_path: Path) -> None:
+    """Jobs that never began and so left no verdict, and one whose number was lost with the caller."""
+    held = Slurm(SlurmSection(array_limit=2, options=["--hold"]))
+    one = sent(held, tmp_path, "one", "true")
+    array = sent(held, tmp_path, "array", "true", elements=3)
+    lost = sent(site, tmp_path, "lost", "echo ran >> ran")
+    assert final(site, lost)[0][0].state is State.DONE
+    for number in (number_of(one), *(str(part["id"]) for part in read_json(array.native))):
+        subprocess.run(["scancel", number], check=True, timeout=60)
+    forgotten(one, array, lost)
+    assert [part.state for parts in final(site, one, array) for part in parts] == [State.CANCELLED] * 4
+    natives = read_json(lost.native)
+    lost.native.unlink()
+    site.submit(lost)
+    assert read_json(lost.native) == natives
+    assert (tmp_path / "ran").read_text() == "ran\n"
 
 
 def test_a_controller_that_is_away_is_no_verdict(site: Slurm, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

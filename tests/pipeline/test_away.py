@@ -241,7 +241,8 @@ def test_scale_measures_strong_and_weak(project: Project) -> None:
 def test_what_limits_scaling_is_said(project: Project) -> None:
     def found(ranks: int, step_s: float, **about: object) -> dict[str, Any]:
         pace = {"ranks": ranks, "batch": 8, "step_s": step_s, "efficiency": 0.8, "waiting": 0.3, "pairs": 5}
-        return {"pace": {**pace, **about}, "device": "cuda", "cores": 16, "links": {"0-1": "SYS", "2-3": "NV2"}}
+        return {"pace": {**pace, **about}, "device": "cuda", "cores": 16, "threads": 4,
+                "links": {"0-1": "SYS", "2-3": "NV2"}}
 
     told = limit({1: found(1, 1.0), 4: found(4, 0.5)})
     assert told.startswith("4 ranks are 2.00 times as fast as 1 (50%)")
@@ -252,3 +253,5 @@ def test_what_limits_scaling_is_said(project: Project) -> None:
     assert limit({1: alone, 2: {**found(2, 0.5, **quick), "links": {}}}).endswith("(100%); nothing noticeable")
     crowded = {**found(8, 0.9, **quick), "links": {}, "device": "cpu", "cores": 2}
     assert "8 ranks share 2 cores" in limit({1: alone, 8: crowded})
+    shared = {**found(4, 0.9, **quick), "links": {}, "device": "cpu", "threads": 1}
+    assert "4 ranks compute on no more cores (4) than 1 did" in limit({1: alone, 4: shared})

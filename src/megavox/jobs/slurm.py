@@ -149,44 +149,49 @@ class Slurm:
         try:
             lines = self._call("squeue", "--me", "-h", "-r", "-t", "all", "-o", "%F|%K|%T").splitlines()
             states = {(number, _element(index)): word for number, index, word in (line.split("|") for line in lines)}
-            unknown = {number for number, _ in wanted - states.keys()}
+            unknown = wanted - states.keys()
             return self._accounted(unknown) | states if unknown else states
         except SiteError:
             return None
 
-    def _accounted(self, numbers: set[str]) -> dict[Key, str]:
+    def _accounted(self, wanted: set[Key]) -> dict[Key, str]:
         """What accounting knows of jobs that have left the queue; nothing, where there is no accounting."""
+        numbers = ",".join(sorted({number for number, _ in wanted}))
         try:
-            text = self._call("sacct", "-n", "-X", "-P", "-j", ",".join(sorted(numbers)), "-o", "JobID,State")
+            text = self._call("sacct", "-n", "-X", "-P", "-j", numbers, "-o", "JobID,State")
         except SiteError as error:
             if "accounting storage is disabled" in str(error).lower():
                 return {}
             raise
         found: dict[Key, str] = {}
-        for line in text.splitlines():
-            name, word = line.split("|")
+        never_began: dict[str, str] = {}
+        for name, word in (line.split("|") for line in text.splitlines()):
             number, _, index = name.partition("_")
-            found[number, _element(index or "N/A")] = word.split()[0]
-        return found
+            if index.startswith("["):  # one line, `12_[3,5-9]`, for all elements that never began
+                never_began[number] = word.split()[0]
+            else:
+                found[number, _element(index)] = word.split()[0]
+        return {key: never_began[key[0]] for key in wanted if key[0] in never_began} | found
 
     def _by_comment(self, job: JobFolder) -> dict[str, str]:
-        """Numbers of the parts of a job in the queue, or in accounting, by their comments."""
+        """Numbers of the parts of a job in the queue, or in accounting, by their comments; accounting keeps the
+        line of `sbatch` with the comment, and the comment itself only at some sites."""
         intent = read_json(job.intent)
         since = time.strftime("%Y-%m-%dT%H:%M:%S", time.localtime(intent["at"] - CLOCKS_DIFFER_S))
         lines = self._call("squeue", "--me", "-h", "-t", "all", "-o", "%F|%k").splitlines()
         with suppress(SiteError):  # no accounting: the queue alone, which keeps jobs for some minutes
-            lines += self._call("sacct", "-n", "-X", "-P", "-S", since, "-o", "JobID,Comment").splitlines()
-        pairs = (line.split("|", 1) for line in lines)
-        return {comment: number.partition("_")[0] for number, comment in pairs if comment.startswith(intent["token"])}
+            lines += self._call("sacct", "-n", "-X", "-P", "-S", since, "-o", "JobID,SubmitLine").splitlines()
+        pairs = ((line, re.search(f"{intent['token']}-[0-9]+", line)) for line in lines)
+        return {found[0]: re.split("[_|]", line)[0] for line, found in pairs if found}
 
     # ------------------------------------------------------------------ submitting
 
     def _sbatch(self, job: JobFolder, comment: str, first: int, count: int) -> str:
         """Hand over a job, or a part of an array; returns Slurm's number."""
         script = job.path / f"script-{first}.sh"
-        write_text(script, self._script(job, comment, first, count))
+        write_text(script, self._script(job, first, count))
         try:
-            answer = self._call("sbatch", "--parsable", str(script))
+            answer = self._call("sbatch", "--parsable", f"--comment={comment}", str(script))
         except SiteError as refusal:
             found = self._by_comment(job)  # it may have been taken, and the answer lost
             if comment in found:
@@ -196,12 +201,12 @@ class Slurm:
             raise
         return answer.strip().split(";")[0]
 
-    def _script(self, job: JobFolder, comment: str, first: int, count: int) -> str:
+    def _script(self, job: JobFolder, first: int, count: int) -> str:
         request, section = job.request(), self._section
         each = request.ranks // request.nodes
         cpus = request.cpus * each if request.cpus else each if each > 1 else None
         options: dict[str, object] = {
-            "job-name": job.name, "comment": comment, "nodes": request.nodes, "chdir": request.folder,
+            "job-name": job.name, "nodes": request.nodes, "chdir": request.folder,
             "ntasks-per-node": 1, "cpus-per-task": cpus,
             "output": "/dev/null" if count else str(job.path / "batch.txt").replace("%", "%%"), "open-mode": "append",
             "partition": request.partition, "account": request.account,

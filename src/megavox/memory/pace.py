@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import copy
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from statistics import median
 
-from megavox.batches.loader import ENDLESS
-from megavox.training.loop import Stepper, Training
-from megavox.training.optimiser import MovingAverage, build_optimiser
+from megavox.training.loop import Training, trial
 from megavox.training.parallel import Ranks
 
 WARM_UP = 2  # pairs of steps that are not counted
@@ -62,9 +59,7 @@ def pace(training: Training, ranks: Ranks, seconds: float, stop: Callable[[], bo
         seconds: at least three pairs of steps are made, however long they take.
         stop: says whether to end before.
     """
-    trial = replace(training, network=copy.deepcopy(training.network))
-    optimiser = build_optimiser(trial.network, trial.section.optimiser)
-    stepper = Stepper(trial, ranks, optimiser, MovingAverage(trial.network, trial.section.ema), 0, ENDLESS)
+    stepper = trial(training, ranks)
     together: list[float] = []
     apart: list[float] = []
     waiting: list[float] = []

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import copy
 import resource
 import time
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 
-from megavox.batches.loader import ENDLESS
-from megavox.training.loop import Stepper, Training
-from megavox.training.optimiser import MovingAverage, build_optimiser
+from megavox.training.loop import Training, trial
 from megavox.training.parallel import Ranks
 
 WARM_UP = 3  # steps not counted: the first ones allocate, tune and wait for workers
@@ -39,9 +36,7 @@ class Probe:
 
 def probe(training: Training, ranks: Ranks, seconds: float) -> Probe:
     """Train a copy of the network for about `seconds` (at least three steps) and measure it."""
-    trial = replace(training, network=copy.deepcopy(training.network))
-    optimiser = build_optimiser(trial.network, trial.section.optimiser)
-    stepper = Stepper(trial, ranks, optimiser, MovingAverage(trial.network, trial.section.ema), 0, ENDLESS)
+    stepper = trial(training, ranks)
     if ranks.device.type == "cuda":
         torch.cuda.reset_peak_memory_stats()
     try:

@@ -10,6 +10,8 @@ import sys
 from dataclasses import asdict
 from pathlib import Path
 
+import torch
+
 from megavox.core.errors import MegavoxError
 from megavox.core.files import write_json
 from megavox.core.provenance import cores
@@ -32,7 +34,7 @@ def main(study: Path, workspace: Path, output: Path, seconds: float) -> None:
         measured = pace(Workshop(project, found.study).training(here), here, seconds)
         if here.first:
             write_json(output, {"pace": asdict(measured), "host": socket.gethostname(), "cores": cores(),
-                                "device": here.device.type, "links": gpu_links()})
+                                "threads": torch.get_num_threads(), "device": here.device.type, "links": gpu_links()})
 
 
 if __name__ == "__main__":

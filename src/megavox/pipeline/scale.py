@@ -115,12 +115,14 @@ def _rows(kind: str, found: dict[int, dict[str, Any]]) -> Iterator[dict[str, Any
 
 def limit(found: dict[int, dict[str, Any]]) -> str:
     """What keeps the most ranks from being so many times as fast."""
-    most, about = max(found.items())
+    (fewest, first), (most, about) = min(found.items()), max(found.items())
     pace, rows = Pace(**about["pace"]), list(_rows("", found))
     efficiency = rows[-1]["efficiency"]
     reasons = []
     if about["device"] == "cpu" and most > about["cores"]:
         reasons.append(f"{most} ranks share {about['cores']} cores")
+    elif about["device"] == "cpu" and most * about["threads"] <= fewest * first["threads"]:
+        reasons.append(f"{most} ranks compute on no more cores ({most * about['threads']}) than {fewest} did")
     if pace.waiting > NOTICEABLE:
         reasons.append(f"{pace.waiting:.0%} of a step is waiting for data: raise batches.workers")
     if pace.communication > NOTICEABLE:

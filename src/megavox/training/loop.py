@@ -6,18 +6,19 @@ for bit the run that was not (on one kind of device).
 
 from __future__ import annotations
 
+import copy
 import math
 import time
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import nn
 
 from megavox.batches.batch import Batch, RawBatch
-from megavox.batches.loader import batches
+from megavox.batches.loader import ENDLESS, batches
 from megavox.batches.samples import Samples
 from megavox.core.errors import TrainingError
 from megavox.core.exhausted import enough_memory
@@ -104,6 +105,13 @@ def train(training: Training, folder: RunFolder, ranks: Ranks, stop: Stop) -> Pr
         stepper.close()
         log.close()
     return progress
+
+
+def trial(training: Training, ranks: Ranks) -> Stepper:
+    """Makes steps that are measured and thrown away: with a copy of the network, and without an end."""
+    network = copy.deepcopy(training.network)
+    return Stepper(replace(training, network=network), ranks, build_optimiser(network, training.section.optimiser),
+                   MovingAverage(network, training.section.ema), 0, ENDLESS)
 
 
 def validation_steps(section: TrainingSection) -> set[int]:

@@ -59,7 +59,7 @@ class Ranks:
             network = synchronised(network, self.device)
         wrapped = nn.parallel.DistributedDataParallel(
             network, device_ids=[self.device] if self.device.type == "cuda" else None, bucket_cap_mb=section.bucket_mb,
-            broadcast_buffers=not section.sync_norm)
+            forward_sync_buffers=not section.sync_norm)
         if section.gradients == "bfloat16":
             wrapped.register_comm_hook(None, bf16_compress_hook)
         return wrapped
