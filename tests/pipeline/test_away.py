@@ -238,6 +238,13 @@ def test_scale_measures_strong_and_weak(project: Project) -> None:
     assert (project.workspace.scale / "scaling.svg").read_text().startswith("<?xml")
 
 
+def test_scale_tells_what_it_has_when_a_job_fails(project: Project) -> None:
+    done = run(project, "scale", "--ranks", "1,2", "--seconds", "0", "--site", "here", "--ask", "nodes=2")
+    assert done.returncode == 0, done.stderr
+    assert "strong       1" in done.stdout and "strong       2" not in done.stdout
+    assert "2 ranks with a batch of 2 were not measured: " in done.stdout
+
+
 def test_what_limits_scaling_is_said(project: Project) -> None:
     def found(ranks: int, step_s: float, **about: object) -> dict[str, Any]:
         pace = {"ranks": ranks, "batch": 8, "step_s": step_s, "efficiency": 0.8, "waiting": 0.3, "pairs": 5}

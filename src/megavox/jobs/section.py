@@ -70,14 +70,18 @@ class SiteSection(Section):
     train: Asked = Asked()
     predict: Asked = Asked()
 
+    def wishes(self, stage: str, more: Asked) -> Asked:
+        """What is written of a stage's job; `more` stands above all."""
+        own = getattr(self, stage, Asked())
+        return more.over(own.over(self.jobs))
+
     def asked(self, stage: str, more: Asked) -> Asked:
         """What a stage's job asks for; `more` stands above all.
 
         Raises:
             StudyError: taken together it makes no sense.
         """
-        own = getattr(self, stage, Asked())
-        found = more.over(own.over(self.jobs))
+        found = self.wishes(stage, more)
         if found.ranks % found.nodes:
             raise StudyError(f"{found.ranks} ranks cannot be shared evenly by {found.nodes} nodes", where=stage,
                              fix="Change --ask, or the site's file")

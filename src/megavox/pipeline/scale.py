@@ -5,12 +5,13 @@ Strong scaling shares one global batch among the ranks; weak scaling gives each 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import math
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from megavox.core.errors import StudyError
+from megavox.core.errors import SiteError, StudyError
 from megavox.core.files import make_folder, read_json, text_hash, write_bytes, write_csv
 from megavox.core.progress import say
 from megavox.jobs.registry import read_site
@@ -35,7 +36,7 @@ class Scaling:
 
     Attributes:
         rows: of the table, by column.
-        limits: one sentence for each kind of scaling.
+        limits: one sentence for each kind of scaling, and for each number of ranks whose job failed.
         folder: with scaling.csv and scaling.svg.
     """
 
@@ -55,35 +56,44 @@ def scale(project: Project, ranks: Sequence[int], site: str, ask: Sequence[str],
         seconds: of training steps, for each number.
 
     Raises:
-        SiteError: a job did not end well.
+        SiteError: no job ended well.
         StudyError: the batch is not known, or cannot be shared.
     """
     study = derived_plan(project).study
     if project.study.batches.size == AUTO:
         raise StudyError("its value would be that of another machine", where="batches.size", expected="a number",
                          fix=f"Use --set batches.size={study.batches.size}, for instance")
-    batch, accumulate, rows, limits = int(study.batches.size), study.training.accumulate, [], []
-    measured: dict[tuple[int, int], dict[str, Any]] = {}
-    for kind in ("strong", "weak"):
-        found = {}
-        for count in ranks:
-            size = batch * count if kind == "weak" else batch
-            if size % (count * accumulate):
-                say(f"note: a batch of {size} cannot be shared by {count} ranks x {accumulate} micro-batches, so "
-                    f"{kind} scaling has no such line")
-                continue
-            if (count, size) not in measured:
-                measured[count, size] = _measured(project, count, size, site, ask, seconds)
-            found[count] = measured[count, size]
-        rows += list(_rows(kind, found))
+    batch, accumulate = int(study.batches.size), study.training.accumulate
+    sizes = {"strong": _shared({count: batch for count in ranks}, accumulate),
+             "weak": _shared({count: batch * count for count in ranks}, accumulate)}
+    measured, limits, refused = {}, [], None
+    for count, size in dict.fromkeys((count, size) for kind in sizes.values() for count, size in kind.items()):
+        try:
+            measured[count, size] = _measured(project, count, size, site, ask, seconds)
+        except SiteError as error:  # the others are of use without it
+            limits.append(f"{count} ranks with a batch of {size} were not measured: {error}")
+            refused = error
+    if not measured:
+        raise refused or StudyError("no number of ranks could be measured", where="--ranks", fix="Change --ranks or "
+                                    "batches.size", expected="numbers that divide the batch")
+    rows: list[dict[str, Any]] = []
+    for kind, wanted in sizes.items():
+        found = {count: measured[count, size] for count, size in wanted.items() if (count, size) in measured}
+        rows += _rows(kind, found)
         limits += [f"{kind} scaling: {limit(found)}"] if len(found) > 1 else []
-    if not rows:
-        raise StudyError("no number of ranks could be measured", where="--ranks",
-                         expected="numbers that divide the batch", fix="Change --ranks or batches.size")
     folder = project.workspace.scale
     write_csv(folder / "scaling.csv", COLUMNS, rows)
     write_bytes(folder / "scaling.svg", scaling_chart(rows))  # type: ignore[arg-type]
     return Scaling(rows, limits, folder)
+
+
+def _shared(sizes: Mapping[int, int], accumulate: int) -> dict[int, int]:
+    """Batches by number of ranks, but for those that the ranks cannot share."""
+    found = {count: size for count, size in sizes.items() if size % (count * accumulate) == 0}
+    for count in sizes.keys() - found.keys():
+        say(f"note: a batch of {sizes[count]} cannot be shared by {count} ranks x {accumulate} micro-batches; that is "
+            "not measured")
+    return found
 
 
 def _measured(project: Project, count: int, batch: int, site: str, ask: Sequence[str],
@@ -95,7 +105,7 @@ def _measured(project: Project, count: int, batch: int, site: str, ask: Sequence
     name = f"scale-{site}-{count}-{batch}-{settings}"
     output = project.workspace.scale.absolute() / f"{name}.json"
     make_folder(output.parent, "Choose another --workspace")
-    nodes = min(count, read_site(site, changed.sites).asked("train", asked(ask)).nodes)
+    nodes = math.gcd(count, read_site(site, changed.sites).wishes("train", asked(ask)).nodes)
     asks = Asked.model_validate({"ranks": count, "nodes": nodes}).over(asked(ask))
     command = ["megavox.pipeline.rank_pace", STUDY, str(project.workspace.root.absolute()), str(output), str(seconds)]
     follow(dispatch(project, name, site, "train", asks, command), lambda _: None)
