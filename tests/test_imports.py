@@ -11,7 +11,7 @@ import pytest
 
 SOURCE = Path(__file__).resolve().parents[1] / "src" / "megavox"
 ORDER = ("core", "images", "cohort", "store", "batches", "models", "measures", "tasks", "training", "memory",
-         "inference", "report", "jobs")
+         "inference", "report", "jobs", "search")
 ALLOWED: dict[str, set[str]] = {room: {*ORDER[:place], "study"} for place, room in enumerate(ORDER)}
 ALLOWED["core"] = set()
 ALLOWED["study"] = {"core"}
