@@ -9,10 +9,12 @@ DATA := reading patches pictures
 INFERENCE := prediction export cohort
 SCALING := scaling large_batch
 
-.PHONY: demo test lint bench bench-data bench-inference bench-scaling reference clean
+.PHONY: demo install test lint bench bench-data bench-inference bench-scaling reference clean
 
 demo: $(VENV)/installed
 	$(BIN)/megavox demo demo
+
+install: $(VENV)/installed
 
 # Three processes for two cores: the tests of Slurm share one, and mostly wait.
 test: $(VENV)/installed-test

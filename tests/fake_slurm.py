@@ -108,7 +108,8 @@ def squeue(folder: Path, faults: list[str], arguments: list[str]) -> int:
     for name, (state, comment) in jobs(folder).items():
         number, _, index = name.partition("_")
         if state == "RUNNING" or "forgetful" not in faults:
-            print(f"{number}|{comment}" if arguments[-1] == "%F|%k" else f"{number}|{index or 'N/A'}|{state}")
+            print(f"{number}|{state}|here|{comment}" if arguments[-1].endswith("%k") else
+                  f"{number}|{index or 'N/A'}|{state}|None")
     return 0
 
 
@@ -117,7 +118,7 @@ def sacct(folder: Path, faults: list[str], arguments: list[str]) -> int:
         print("Slurm accounting storage is disabled", file=sys.stderr)
         return 1
     for name, (state, comment) in {} if "late" in faults else jobs(folder).items():
-        print(f"{name}|{f'sbatch --comment={comment} script' if arguments[-1] == 'JobID,SubmitLine' else state}")
+        print(f"{name}|{state}" + f"|here|sbatch --comment={comment} script" * arguments[-1].endswith("SubmitLine"))
     return 0
 
 

@@ -1,7 +1,8 @@
 """The command line: arguments and printing, nothing else.
 
 Exit status: 0 done; 2 the user can mend it (a message, no traceback); 1 our fault (a traceback file);
-75 packing, training or predicting was asked to stop by SIGTERM or SIGUSR1 and goes on when started again; 130 Ctrl-C.
+75 packing, training or predicting was asked to stop by SIGTERM or SIGUSR1 and goes on when started again;
+76 another rank of the training died; 130 Ctrl-C.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from typing import Annotated
 
 import typer
 
-from megavox.cli_jobs import AskOption, SiteOption, check_site, jobs_app, send_and_follow
+from megavox.cli_jobs import AskOption, SiteOption, check_site, jobs_app, refuse_ask, send_and_follow
 from megavox.cli_options import RunOption, SetOption, StudyFile, WorkspaceOption, project_of
 from megavox.cli_tell import say_table, tell
 from megavox.core.progress import say
@@ -83,11 +84,13 @@ def train(study: StudyFile, workspace: WorkspaceOption = None, change: SetOption
           site: SiteOption = None, ask: AskOption = None) -> None:
     """Train, or go on with a training that was stopped."""
     project = project_of(study, workspace, change, run)
-    if site is not None:
-        send_and_follow(project, "train", site, ask or ())
-        return
+    from megavox.pipeline.train import refuse_early
     from megavox.pipeline.train import train as stage
 
+    if site is not None:
+        send_and_follow(project, "train", site, ask or (), early=lambda asks: refuse_early(project, asks.ranks))
+        return
+    refuse_ask(ask)
     tell("train", stage(project), project)
 
 
@@ -132,13 +135,16 @@ def predict(study: StudyFile, workspace: WorkspaceOption = None, change: SetOpti
             site: SiteOption = None, ask: AskOption = None) -> None:
     """Predict a folder of images, or the study's own test cases. Several such commands share the work."""
     project = project_of(study, workspace, change, run)
+    from megavox.pipeline.predict import predict as stage
+    from megavox.pipeline.predict import refuse_early
+
     if site is not None:
         given = {"--input": source and source.resolve(), "--output": output and output.resolve(), "--workers": workers}
         send_and_follow(project, "predict", site, ask or (),
-                        [word for name, value in given.items() if value is not None for word in (name, str(value))])
+                        [word for name, value in given.items() if value is not None for word in (name, str(value))],
+                        early=lambda asks: refuse_early(project, source))
         return
-    from megavox.pipeline.predict import predict as stage
-
+    refuse_ask(ask)
     tell("predict", stage(project, source, output, workers), project)
 
 
@@ -243,7 +249,7 @@ def main(arguments: list[str] | None = None) -> int:
         return exit_.exit_code
     except MegavoxError as error:
         print(f"megavox: {error}", file=sys.stderr)
-        return 2
+        return error.status
     except (KeyboardInterrupt, typer.Abort):  # older Typers turn the first into the second
         from megavox.core.signals import ignore_signals
 

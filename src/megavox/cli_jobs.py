@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from megavox.cli_options import SetOption, StudyFile, WorkspaceOption, project_of
+from megavox.core.progress import say
 
 if TYPE_CHECKING:
+    from megavox.jobs.job import Request
     from megavox.pipeline.project import Project
 
 jobs_app = typer.Typer(no_args_is_help=True, help="Jobs that were sent to sites: list, log, attach, cancel.")
@@ -24,13 +26,22 @@ AskOption = Annotated[list[str] | None, typer.Option("--ask", metavar="key=value
 JobName = Annotated[str, typer.Argument(metavar="JOB", help="its name, as `megavox jobs list` shows it")]
 
 
-def send_and_follow(project: Project, stage: str, site: str, ask: Sequence[str],
-                    arguments: Sequence[str] = ()) -> None:
-    """Run a stage as a job, and print what it prints."""
+def refuse_ask(ask: Sequence[str] | None) -> None:
+    """There is nobody to ask without a site."""
+    from megavox.core.errors import StudyError
+
+    if ask:
+        raise StudyError("--ask asks a site, and no --site is given", fix="Add --site NAME, or --site local for this "
+                         "machine")
+
+
+def send_and_follow(project: Project, stage: str, site: str, ask: Sequence[str], arguments: Sequence[str] = (),
+                    early: Callable[[Request], None] = lambda request: None) -> None:
+    """Run a stage as a job, and print what it prints; `early` refuses what can be known to fail."""
     from megavox.jobs.section import asked
     from megavox.pipeline.away import follow, send
 
-    follow(send(project, stage, site, asked(ask), arguments), _print)
+    follow(send(project, stage, site, asked(ask), arguments, early), _print)
 
 
 def check_site(study: Path | None, workspace: Path | None, change: list[str] | None, site: str) -> None:
@@ -81,7 +92,8 @@ def cancel(study: StudyFile, name: JobName, workspace: WorkspaceOption = None, c
     """End a job."""
     from megavox.pipeline import away
 
-    away.cancel(away.find(project_of(study, workspace, change), name))
+    under_way = away.cancel(away.find(project_of(study, workspace, change), name))
+    say(f"{name} is being cancelled" if under_way else f"{name} had ended before")
 
 
 def _print(text: str) -> None:

@@ -14,6 +14,7 @@ import pytest
 from fake_slurm import fault, install
 from megavox.core.errors import WorkspaceError
 from megavox.core.files import read_json
+from megavox.core.signals import PEER_DIED
 from megavox.jobs.job import JobFolder, Request, State, Status
 from megavox.jobs.local import Local, LocalSection
 from megavox.jobs.site import Site, wait
@@ -141,6 +142,12 @@ def test_ranks_know_each_other_and_the_first_that_fails_is_named(site: Site, sen
     assert {"0 2", "1 2"} <= set(good.log().read_text().splitlines())
     assert failed.state is State.FAILED and "rank 1 of 2 on " in failed.told and "SIGKILL" in failed.told
     assert failed.told.endswith(":\nso far")
+
+
+def test_a_rank_that_leaves_no_word_is_named(site: Site, send: Sent) -> None:
+    job = send("vanishes", f"[ $RANK = 1 ] && sleep 1 && exec kill -KILL $PPID; sleep 2; exit {PEER_DIED}", ranks=2)
+    [[failed]] = final(site, job)
+    assert failed.state is State.FAILED and "rank 1 of 2 on " in failed.told and "without a word" in failed.told
 
 
 def test_all_ranks_are_told_to_stop_in_time(site: Site, send: Sent) -> None:

@@ -13,7 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from megavox.core.files import read_json
+from megavox.core.errors import SiteError
+from megavox.core.files import read_json, write_json
 from megavox.jobs.job import JobFolder, Request, State, Status
 from megavox.jobs.site import wait
 from megavox.jobs.slurm import Slurm, SlurmSection
@@ -171,6 +172,42 @@ def test_accounting_knows_what_the_queue_forgot(site: Slurm, tmp_path: Path) -> 
     site.submit(lost)
     assert read_json(lost.native) == natives
     assert (tmp_path / "ran").read_text() == "ran\n"
+
+
+def test_a_refusal_is_passed_on_whole_and_is_no_job(site: Slurm, tmp_path: Path) -> None:
+    """Slurm keeps a record of what it refused, with the comment by which jobs are found again."""
+    job = made(tmp_path, "large", "true", memory_gb=100.0)
+    with pytest.raises(SiteError, match=r"Memory specification can not be satisfied; .*not available"):
+        site.submit(job)
+    assert not job.sent
+    again = made(tmp_path, "again", "true")
+    write_json(again.intent, {"token": "refused-before", "at": time.time()})  # as if the caller had died then
+    refused = subprocess.run(["sbatch", "--comment=refused-before-0", "--mem=100G", "--wrap=true"], check=False,
+                             capture_output=True, timeout=60)
+    assert refused.returncode != 0
+    site.submit(again)
+    assert final(site, again)[0][0].state is State.DONE
+
+
+def test_why_a_job_waits_is_told(site: Slurm, tmp_path: Path) -> None:
+    job = sent(site, tmp_path, "wide", "true", cpus=64)
+    begin = time.monotonic()
+    while "PartitionConfig" not in (found := site.poll([job])[job.path][0]).told:
+        assert time.monotonic() - begin < LONG_S and found.state is State.WAITING, found
+        time.sleep(0.5)
+    assert f"Slurm's job {number_of(job)}" in found.told
+    site.cancel(job)
+
+
+def test_what_slurm_itself_writes_of_an_end_is_passed_on(site: Slurm, tmp_path: Path) -> None:
+    """Where it kills a job whole, for memory say, the job can leave no word."""
+    wrote = "slurmstepd: error: Exceeded job memory limit"
+    for elements, name in ((0, "$SLURM_JOB_ID"), (1, "${SLURM_ARRAY_JOB_ID}_$SLURM_ARRAY_TASK_ID")):
+        line = f"echo so far; echo '{wrote}' >> jobs/grown{elements}/site-{name}.txt; kill -KILL $PPID; sleep 1"
+        job = sent(site, tmp_path, f"grown{elements}", line, elements=elements)
+        [[status]] = final(site, job)
+        assert status.state is State.MEMORY
+        assert f"the site wrote:\n{wrote}" in status.told and status.told.endswith(":\nso far")
 
 
 def test_a_controller_that_is_away_is_no_verdict(site: Slurm, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -127,9 +127,31 @@ def jobs_of(project: Project) -> dict[str, Status]:
 
 
 def test_a_training_on_two_ranks_that_fails_says_why(project: Project) -> None:
-    bad = run(project, "train", "--site", "here", "--run-name", "bad", "--ask", "ranks=2", "--set", "batches.size=3")
+    bad = run(project, "train", "--site", "here", "--run-name", "bad", "--ask", "ranks=2", "--set",
+              "training.optimiser.rate=1.0e+30")
     assert bad.returncode == 2
-    assert "failed" in bad.stderr and "cannot be dealt to 2 ranks" in bad.stderr and "Traceback" not in bad.stderr
+    assert "failed" in bad.stderr and "the loss became" in bad.stderr and "Traceback" not in bad.stderr
+    assert "rank 0 of 2 on" in bad.stderr or "rank 1 of 2 on" in bad.stderr
+
+
+@pytest.mark.parametrize(("words", "told"), [
+    (("train", "--ask", "ranks=2", "--set", "batches.size=3"), "cannot be dealt to 2 ranks"),
+    (("train", "--workspace", "nowhere"), "nothing is packed here yet"),
+    (("train", "--run-name", "a/b"), "expected: letters"),
+    (("predict", "--run-name", "never"), "never"),
+    (("predict", "--ask", "ranks=2"), "predictions have no ranks"),
+    (("train", "--ask", "cpus=50"), "at most 2 cores"),
+    (("train", "--ask", "memory_gb=90000"), "90000 GB")])
+def test_what_is_known_to_fail_is_refused_before_it_waits(project: Project, words: tuple[str, ...], told: str) -> None:
+    refused = run(project, words[0], "--site", "here", *words[1:])
+    assert refused.returncode == 2 and told.lower() in refused.stderr.lower(), refused.stderr
+    assert not list(project.workspace.jobs.glob(f"{words[0]}-never*")), "nothing is left of it"
+
+
+def test_to_ask_needs_a_site(project: Project) -> None:
+    for stage in ("train", "predict"):
+        refused = run(project, stage, "--ask", "cpus=1")
+        assert refused.returncode == 2 and "no --site is given" in refused.stderr
 
 
 def test_a_prediction_as_an_array_shares_the_cases(project: Project, tmp_path: Path) -> None:
@@ -140,6 +162,7 @@ def test_a_prediction_as_an_array_shares_the_cases(project: Project, tmp_path: P
     done = run(project, *words)
     assert done.returncode == 0, done.stderr
     assert len(list(out.glob("*.nii.gz"))) == len(project.entries())
+    assert f"{len(project.entries())} cases predicted" in done.stdout, "the last element speaks for all"
     assert len(list(project.workspace.jobs.glob(f"predict-{project.run_name}-*.1/verdict-*.json"))) == 2
 
 
@@ -212,6 +235,33 @@ def test_a_refused_job_leaves_nothing_and_can_be_corrected(project: Project) -> 
     good = run(project, "train", "--site", "here", "--run-name", project.run_name)
     assert good.returncode == 0, good.stderr
     assert "sent to here before" not in good.stderr
+
+
+def test_a_job_under_way_with_other_settings_is_not_taken_for_this_one(project: Project) -> None:
+    words = ("train", "--site", "here", "--run-name", project.run_name)
+    caller = subprocess.Popen(command(project, *words, "--set", "training.steps=100000"), env=environment(),
+                              stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    name = f"train-{project.run_name}.1"
+    until(lambda: (project.workspace.jobs / name / "begun.json").exists())
+    caller.kill()
+    caller.wait()
+    other = run(project, *words, "--set", "training.steps=5")
+    assert other.returncode == 2
+    assert f"{name}: this job is under way with other settings: training.steps was 100000 and is 5" in other.stderr
+    asked_more = run(project, *words, "--set", "training.steps=100000", "--ask", "cpus=1")
+    assert asked_more.returncode == 2 and "asked.cpus was None and is 1" in asked_more.stderr
+    assert run(project, "jobs", "cancel", name).stderr.endswith("is being cancelled\n")
+    until(lambda: JobFolder(project.workspace.jobs / name).judged() is not None)
+    assert run(project, "jobs", "cancel", name).stderr.endswith("had ended before\n")
+
+
+def test_an_end_that_nobody_was_told_is_told_before_a_job_with_other_settings(project: Project) -> None:
+    job = dispatch(project, "look", "here", "train", asked([]), ["timeit", "-n1", "-r1", "pass"])
+    until(lambda: job.judged() is not None)
+    assert dispatch(project, "look", "here", "train", asked([]), ["timeit", "-n1", "-r1", "pass"]).name == "look.1"
+    other = dispatch(project, "look", "here", "train", asked([]), ["timeit", "-n1", "-r1", "1 + 1"])
+    assert other.name == "look.2" and job.told.exists()
+    until(lambda: other.judged() is not None)
 
 
 def test_jobs_keep_to_their_cores(project: Project) -> None:

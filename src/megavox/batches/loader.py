@@ -46,6 +46,17 @@ class _MicroBatches(Dataset):
             return error
 
 
+def refuse_uneven(batch: int, ranks: int, accumulate: int) -> None:
+    """Refuse a global batch that cannot be dealt evenly.
+
+    Raises:
+        TrainingError: it cannot.
+    """
+    if batch % (ranks * accumulate):
+        raise TrainingError(f"a global batch of {batch} cannot be dealt to {ranks} ranks x {accumulate} micro-batches",
+                            where="batches.size", expected="a multiple of their product")
+
+
 def batches(samples: Samples, *, first_step: int, steps: int, rank: int = 0, ranks: int = 1, accumulate: int = 1,
             workers: int = 0, prefetch: int = 4, pin: bool = False) -> Iterator[Batch | RawBatch]:
     """Micro-batches of one rank for steps `first_step` to `steps - 1`, in order.
@@ -61,9 +72,7 @@ def batches(samples: Samples, *, first_step: int, steps: int, rank: int = 0, ran
     Raises:
         TrainingError: a worker died, or the global batch cannot be dealt evenly.
     """
-    if samples.batch % (ranks * accumulate):
-        raise TrainingError(f"a global batch of {samples.batch} cannot be dealt to {ranks} ranks x {accumulate} "
-                            "micro-batches", where="batches.size", expected="a multiple of their product")
+    refuse_uneven(samples.batch, ranks, accumulate)
     dataset = _MicroBatches(samples, rank, ranks, accumulate, workers)
     options: dict[str, Any] = {}
     if workers:

@@ -11,7 +11,8 @@
     |-- StoreError          a packed case is missing or damaged
     |-- WorkspaceError      a stage was asked for before the one it needs
     |-- CheckpointError     no checkpoint, or one that does not fit
-    |-- TrainingError       loss not finite, loader worker dead, rank dead
+    |-- TrainingError       loss not finite, loader worker dead
+    |   `-- RankError           another rank died
     |-- MachineError        disk full, memory, device
     `-- SiteError           a batch system refuses a job, or cannot be reached
 
@@ -20,6 +21,8 @@ A message says what was found, where, what was expected and what to do. Anything
 """
 
 from __future__ import annotations
+
+from megavox.core.signals import PEER_DIED
 
 
 class MegavoxError(Exception):
@@ -31,6 +34,8 @@ class MegavoxError(Exception):
         expected: what would have been right.
         fix: what to do, as a sentence without a full stop.
     """
+
+    status = 2  # of the process, when the command line tells it
 
     def __init__(self, found: str, *, where: object = "", expected: str = "", fix: str = "") -> None:
         self.found, self.where, self.expected, self.fix = found, str(where), expected, fix
@@ -114,6 +119,12 @@ class CheckpointError(MegavoxError):
 
 class TrainingError(MegavoxError):
     """The training cannot go on: loss not finite, a worker or a rank died."""
+
+
+class RankError(TrainingError):
+    """Another rank of this training died, or does not answer."""
+
+    status = PEER_DIED
 
 
 class MachineError(MegavoxError):

@@ -41,8 +41,10 @@ def versions() -> dict[str, str]:
 
 
 def cores() -> int:
-    """Processor cores this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    """Processor cores this process may use; not all clusters keep a job to those that Slurm has given it."""
+    here = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    given = os.environ.get("SLURM_CPUS_ON_NODE", "")
+    return min(here, int(given)) if given.isdigit() else here
 
 
 def provenance(study_hash: str, seed: int) -> dict[str, object]:

@@ -15,6 +15,7 @@ from types import FrameType
 
 JOB_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
 TO_BE_CONTINUED = 75  # EX_TEMPFAIL of sysexits.h: "try again later"
+PEER_DIED = 76  # this rank failed since another one had
 PASSED_ON_S = 1.0  # within which a Ctrl-C once more is the same one, passed on by `uv run`, `srun` and the like
 INTERRUPTED = 130  # 128 + SIGINT, as shells have it
 

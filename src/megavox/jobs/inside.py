@@ -27,7 +27,7 @@ from megavox.core.processes import die_with_parent
 from megavox.core.provenance import cores
 from megavox.core.signals import TO_BE_CONTINUED
 from megavox.jobs.job import ELEMENT, JobFolder, Request, State, Status
-from megavox.jobs.told import how_it_ended
+from megavox.jobs.told import first_to_fail, how_it_ended
 from megavox.memory.available import ended_for_memory
 
 AGAIN = "MEGAVOX_AGAIN"  # command by which the site starts this job again
@@ -154,13 +154,12 @@ class _Signals:
 
 def _of_ranks(folder: JobFolder, element: int | None, ranks: int, status: int) -> int:
     """One status for all ranks: that of the rank that failed first, else 75 where they want to go on."""
-    ended = [read_json(path) for path in (folder.rank(n, element) for n in range(ranks)) if path.exists()]
-    failed = sorted((one["ended"], one["exit"]) for one in ended if one["exit"] not in (0, TO_BE_CONTINUED))
-    if failed:
-        return int(failed[0][1])
-    if len(ended) == ranks and any(one["exit"] == TO_BE_CONTINUED for one in ended):
-        return TO_BE_CONTINUED
-    return status
+    first = first_to_fail(folder, element)
+    if first is not None:
+        return status if first["exit"] is None else int(first["exit"])
+    paths = [folder.rank(number, element) for number in range(ranks)]
+    exits = [read_json(path)["exit"] for path in paths if path.exists()]
+    return TO_BE_CONTINUED if len(exits) == ranks and TO_BE_CONTINUED in exits else status
 
 
 def _again(heard: Container[int]) -> bool:

@@ -21,7 +21,7 @@ from megavox.jobs.job import JobFolder, State, Status
 from megavox.jobs.section import SiteSection
 from megavox.jobs.site import ask_for_cancel, ended
 from megavox.jobs.supervisor import claim_of
-from megavox.memory.machine import this_machine
+from megavox.memory.machine import main_memory_gb, this_machine
 from megavox.study.section import Positive
 
 
@@ -59,6 +59,10 @@ class Local:
             raise SiteError(f"the job asks for {request.nodes} nodes with {request.gpus or 0} GPUs", where=job.path,
                             expected=f"1 node with at most {len(gpus)} GPUs, which is what this machine has",
                             fix="Ask for less, or choose another site")
+        if (request.cpus or 1) > self._cpus or (request.memory_gb or 0) > main_memory_gb():
+            raise SiteError(f"the job asks for {request.cpus or 1} cores for a rank and {request.memory_gb or 0:g} GB",
+                            where=job.path, expected=f"at most {self._cpus} cores and {main_memory_gb():.0f} GB, which "
+                            "is what there is here", fix="Ask for less, or choose another site")
         command = [sys.executable, "-m", "megavox.jobs.supervisor", str(job.path), str(self._slots), str(self._cpus),
                    ",".join(gpus)]
         with (job.path / "supervisor.txt").open("ab") as log:

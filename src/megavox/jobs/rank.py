@@ -28,6 +28,8 @@ def main(folder: JobFolder, element: int | None) -> int:
     """Run the job's command as this rank; returns the status to leave with."""
     die_with_parent()
     rank, told = int(os.environ["RANK"]), False
+    about = {"rank": rank, "host": socket.gethostname()}
+    write_json(folder.rank(rank, element), {**about, "exit": None, "ended": time.time()})
     child = subprocess.Popen(folder.request().command, stdin=subprocess.DEVNULL, preexec_fn=die_with_parent)
     signal.signal(signal.SIGTERM, lambda *_: child.terminate())
     while True:
@@ -38,8 +40,7 @@ def main(folder: JobFolder, element: int | None) -> int:
             if not told and folder.stop(element).exists():
                 child.send_signal(signal.SIGUSR1)
                 told = True
-    write_json(folder.rank(rank, element), {"rank": rank, "host": socket.gethostname(), "exit": status,
-                                            "ended": time.time()})
+    write_json(folder.rank(rank, element), {**about, "exit": status, "ended": time.time()})
     if status == TO_BE_CONTINUED:
         return 0
     return status if status >= 0 else 128 - status

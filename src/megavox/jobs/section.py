@@ -88,4 +88,7 @@ class SiteSection(Section):
         if found.elements and stage != "predict":
             raise StudyError(f"{stage} cannot be shared by the elements of an array", where="elements",
                              expected="elements for predict only", fix="Ask for ranks, which train together")
+        if found.ranks > 1 and stage == "predict":
+            raise StudyError("predictions have no ranks", where="ranks", expected="ranks for train only",
+                             fix="Ask for elements, which share the cases")
         return found

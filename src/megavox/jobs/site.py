@@ -61,11 +61,11 @@ def wait(site: Site, jobs: Iterable[JobFolder], every_s: float = POLL_S) -> Iter
             time.sleep(every_s)
 
 
-def ended(job: JobFolder, state: State, element: int | None = None) -> Status:
-    """The status of a job that left no verdict itself, told for people."""
+def ended(job: JobFolder, state: State, element: int | None = None, said: str = "") -> Status:
+    """The status of a job that left no verdict itself, told for people; `said` is what the site wrote of it."""
     if state in (State.FAILED, State.LOST) and (job.cancel.exists() or _told_to_end(job, element)):
         state = State.CANCELLED
-    return Status(state, how_it_ended(state, None, job, element))
+    return Status(state, how_it_ended(state, None, job, element, said))
 
 
 def _told_to_end(job: JobFolder, element: int | None) -> bool:

@@ -34,6 +34,9 @@ from megavox.study.section import Positive
 TIMEOUT_S = 60.0  # for a command of Slurm to answer
 LOST_AFTER_S = 120.0  # accounting may be that late
 CLOCKS_DIFFER_S = 3600.0  # at most, between this machine and Slurm's
+_ANSWER_LOST = re.compile("tim(ed|e) ?out|did not answer|contact")  # and so, perhaps, a job was taken
+_OVER_MEMORY = re.compile("memory limit|oom.kill|out of memory", re.IGNORECASE)
+_NOWHERE = ("", "(null)", "None assigned")  # nodes of a job that never had one
 _WAITS = {"PENDING", "REQUEUED", "REQUEUE_HOLD", "REQUEUE_FED", "SPECIAL_EXIT", "RESV_DEL_HOLD"}
 _RUNS = {"RUNNING", "COMPLETING", "CONFIGURING", "STAGE_OUT", "SIGNALING", "SUSPENDED", "STOPPED", "RESIZING"}
 _ENDS = {"COMPLETED": State.LOST,  # without a verdict: it was not our wrapper that ended
@@ -130,25 +133,30 @@ class Slurm:
         if states is None or key is None:
             return Status(State.UNKNOWN, "Slurm cannot be asked now" if key else "it was not handed over yet")
         word = states.get(key)
+        word, _, reason = (word or "").partition("|")
         if word in _WAITS or word in _RUNS:
             self._missing.pop(key, None)
-            return Status(State.WAITING if word in _WAITS else State.RUNNING)
+            told = f"Slurm's job {key[0]}" + (f": {reason}" if reason not in ("", "None") else "")
+            return Status(State.WAITING, told) if word in _WAITS else Status(State.RUNNING)
         judged = job.judged_anew(part)  # it may have ended since it was looked at first
         if judged is not None:
             return judged
-        if word is None or _ENDS.get(word) is State.LOST:  # accounting may be late
+        if not word or _ENDS.get(word) is State.LOST:  # accounting may be late
             since = self._missing.setdefault(key, time.monotonic())
             if time.monotonic() - since < LOST_AFTER_S:
                 return Status(State.UNKNOWN, "Slurm does not know it any more")
-        return ended(job, _ENDS.get(word or "", State.LOST), part)
+        said = _said(job, key)
+        state = _ENDS.get(word, State.LOST)
+        return ended(job, State.MEMORY if state is State.FAILED and _OVER_MEMORY.search(said) else state, part, said)
 
     def _states(self, wanted: set[Key]) -> dict[Key, str] | None:
-        """Slurm's word for jobs and elements; None: it cannot be asked."""
+        """Slurm's word for jobs and elements, `STATE` or `STATE|why it waits`; None: it cannot be asked."""
         if not wanted:
             return {}
         try:
-            lines = self._call("squeue", "--me", "-h", "-r", "-t", "all", "-o", "%F|%K|%T").splitlines()
-            states = {(number, _element(index)): word for number, index, word in (line.split("|") for line in lines)}
+            lines = self._call("squeue", "--me", "-h", "-r", "-t", "all", "-o", "%F|%K|%T|%r").splitlines()
+            states = {(number, _element(index)): word
+                      for number, index, word in (line.split("|", 2) for line in lines)}
             unknown = wanted - states.keys()
             return self._accounted(unknown) | states if unknown else states
         except SiteError:
@@ -174,15 +182,23 @@ class Slurm:
         return {key: never_began[key[0]] for key in wanted if key[0] in never_began} | found
 
     def _by_comment(self, job: JobFolder) -> dict[str, str]:
-        """Numbers of the parts of a job in the queue, or in accounting, by their comments; accounting keeps the
-        line of `sbatch` with the comment, and the comment itself only at some sites."""
+        """Numbers of the parts of a job in the queue, or in accounting, by their comments.
+
+        Accounting keeps the line of `sbatch` with the comment, and the comment itself only at some sites. A job that
+        was refused is known too: as one that failed on no node.
+        """
         intent = read_json(job.intent)
         since = time.strftime("%Y-%m-%dT%H:%M:%S", time.localtime(intent["at"] - CLOCKS_DIFFER_S))
-        lines = self._call("squeue", "--me", "-h", "-t", "all", "-o", "%F|%k").splitlines()
+        lines = self._call("squeue", "--me", "-h", "-t", "all", "-o", "%F|%T|%N|%k").splitlines()
         with suppress(SiteError):  # no accounting: the queue alone, which keeps jobs for some minutes
-            lines += self._call("sacct", "-n", "-X", "-P", "-S", since, "-o", "JobID,SubmitLine").splitlines()
-        pairs = ((line, re.search(f"{intent['token']}-[0-9]+", line)) for line in lines)
-        return {found[0]: re.split("[_|]", line)[0] for line, found in pairs if found}
+            fields = "JobID,State,NodeList,SubmitLine"
+            lines += self._call("sacct", "-n", "-X", "-P", "-S", since, "-o", fields).splitlines()
+        numbers = {}
+        for number, state, nodes, line in (line.split("|", 3) for line in lines):
+            found = re.search(f"{intent['token']}-[0-9]+", line)
+            if found and not (state == "FAILED" and nodes in _NOWHERE):
+                numbers[found[0]] = number.partition("_")[0]
+        return numbers
 
     # ------------------------------------------------------------------ submitting
 
@@ -193,10 +209,11 @@ class Slurm:
         try:
             answer = self._call("sbatch", "--parsable", f"--comment={comment}", str(script))
         except SiteError as refusal:
-            found = self._by_comment(job)  # it may have been taken, and the answer lost
-            if comment in found:
-                return found[comment]
-            if not found and not re.search("tim(ed|e) ?out|did not answer|contact", str(refusal)):
+            if _ANSWER_LOST.search(str(refusal)):
+                found = self._by_comment(job)
+                if comment in found:
+                    return found[comment]
+            elif first == 0:
                 job.intent.unlink()  # nothing of it was taken, nor will be
             raise
         return answer.strip().split(";")[0]
@@ -208,7 +225,8 @@ class Slurm:
         options: dict[str, object] = {
             "job-name": job.name, "nodes": request.nodes, "chdir": request.folder,
             "ntasks-per-node": 1, "cpus-per-task": cpus,
-            "output": "/dev/null" if count else str(job.path / "batch.txt").replace("%", "%%"), "open-mode": "append",
+            "output": str(job.path / "site-").replace("%", "%%") + ("%A_%a.txt" if count else "%A.txt"),
+            "open-mode": "append",
             "partition": request.partition, "account": request.account,
             "gpus-per-node": request.gpus or None, "array": f"0-{count - 1}" if count else None,
             "mem": f"{int(1000 * request.memory_gb)}M" if request.memory_gb else None,
@@ -242,8 +260,10 @@ class Slurm:
         except subprocess.TimeoutExpired:
             raise SiteError(f"{command[0]} did not answer within {TIMEOUT_S:.0f} s", fix="Try again later") from None
         if done.returncode:
-            told = (done.stderr.strip() or done.stdout.strip() or f"status {done.returncode}").splitlines()[-1]
-            raise SiteError(f"{command[0]} says: {told}", fix="Correct the request or the site, or try again")
+            said = [line for line in (done.stderr.strip() or done.stdout.strip()).splitlines() if line[:3] != "Try"]
+            told = "; ".join(line.removeprefix(f"{command[0]}: error: ") for line in said) or str(done.returncode)
+            raise SiteError(f"{command[0]} says: {told}", fix="Slurm cannot be reached now: try again later"
+                            if _ANSWER_LOST.search(told) else "Correct the request or the site's file")
         return done.stdout
 
 
@@ -263,6 +283,13 @@ def _keys(job: JobFolder) -> list[Key | None]:
         return [(natives[0]["id"], None) if natives else None]
     return [(one["id"], number) for one in natives for number in range(one["count"])] or \
         [None] * job.request().elements
+
+
+def _said(job: JobFolder, key: Key) -> str:
+    """What Slurm itself wrote of a job, or of an element: what stands outside the job's own log."""
+    number, element = key
+    path = job.path / (f"site-{number}.txt" if element is None else f"site-{number}_{element}.txt")
+    return path.read_text(errors="replace") if path.exists() else ""
 
 
 def _element(index: str) -> int | None:

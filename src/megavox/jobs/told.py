@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import signal
+from typing import Any
 
 from megavox.core.errors import WorkspaceError
 from megavox.core.files import read_json
-from megavox.core.signals import INTERRUPTED, TO_BE_CONTINUED
+from megavox.core.signals import INTERRUPTED, PEER_DIED, TO_BE_CONTINUED
 from megavox.jobs.job import JobFolder, State
 
+LINES = 5  # of what the site wrote
 _WORDS = {
     State.DONE: "it is done",
     State.CANCELLED: "it was cancelled",
@@ -20,23 +22,46 @@ _WORDS = {
 }
 
 
-def how_it_ended(state: State, status: int | None, folder: JobFolder, element: int | None = None) -> str:
+def how_it_ended(state: State, status: int | None, folder: JobFolder, element: int | None = None,
+                 said: str = "") -> str:
     """One sentence, with the end of the log where somebody has to look into it.
 
     Args:
         status: of the command, minus the signal where one ended it; None: not known.
+        said: what the site wrote of the job.
     """
-    if state is State.FAILED:
-        text = f"{_culprit(folder, element)} ended {_how(status)}"
-    else:
-        text = _WORDS[state]
-    end = "" if state in (State.DONE, State.CANCELLED) else folder.log_end(element)
+    text = _failed(status, folder, element) if state is State.FAILED else _WORDS[state]
+    if state in (State.DONE, State.CANCELLED):
+        return text
+    words = "\n".join([line for line in said.splitlines() if line.strip()][-LINES:])
+    text += f"; the site wrote:\n{words}\n" if words else ""
+    end = folder.log_end(element)
     return text + (f"; the end of {folder.log(element)}:\n{end}" if end else "")
+
+
+def first_to_fail(folder: JobFolder, element: int | None = None) -> dict[str, Any] | None:
+    """What is known of the rank that failed first, the others on its account; None where no rank failed.
+
+    Its `rank`, `host`, and `exit`: None where it left no word.
+    """
+    found = []
+    for number in range(folder.request().ranks):
+        try:
+            found.append(read_json(folder.rank(number, element)))
+        except WorkspaceError:
+            continue
+    failed = [one for one in found if one["exit"] not in (0, TO_BE_CONTINUED)]
+    return min(failed, key=lambda one: (_on_its_own(one["exit"]), one["ended"]), default=None)
+
+
+def _on_its_own(status: int | None) -> int:
+    """0: it failed by itself; 1: it left no word, as what is killed does; 2: others had failed before."""
+    return 1 if status is None else 2 if status in (PEER_DIED, -signal.SIGTERM) else 0
 
 
 def _how(status: int | None) -> str:
     if status is None:
-        return "with an unknown status"
+        return "without a word: it was killed, or could not be started"
     if status < 0:
         known = -status in set(signal.Signals)
         return f"by {signal.Signals(-status).name if known else f'signal {-status}'}"
@@ -45,18 +70,10 @@ def _how(status: int | None) -> str:
     return f"with status {status}{meaning}"
 
 
-def _culprit(folder: JobFolder, element: int | None) -> str:
-    """The rank that failed first, where there are several."""
+def _failed(status: int | None, folder: JobFolder, element: int | None) -> str:
+    """With the rank that failed first, where there are several."""
     ranks = folder.request().ranks
-    failed = []
-    for number in range(ranks if ranks > 1 else 0):
-        try:
-            found = read_json(folder.rank(number, element))
-        except WorkspaceError:
-            continue
-        if found["exit"] not in (0, TO_BE_CONTINUED):
-            failed.append((found["ended"], found["rank"], found["host"]))
-    if not failed:
-        return "the command"
-    _, rank, host = min(failed)
-    return f"rank {rank} of {ranks} on {host}"
+    first = first_to_fail(folder, element) if ranks > 1 else None
+    if first is None:
+        return f"the command ended {_how(status)}"
+    return f"rank {first['rank']} of {ranks} on {first['host']} ended {_how(first['exit'])}"

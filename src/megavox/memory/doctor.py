@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import resource
 import shutil
+import socket
 from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib import metadata
@@ -43,6 +44,7 @@ def examine(workspace: Path) -> list[Finding]:
 
 def _machine() -> Iterator[Finding]:
     machine = this_machine()
+    yield Finding("machine", True, socket.gethostname())
     yield Finding("cores", machine.cores >= 2, f"{machine.cores}" + (
         "" if machine.cores >= 2 else ": loading and training will take turns"))
     enough = machine.memory_gb >= LEAST_MEMORY_GB

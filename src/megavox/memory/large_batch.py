@@ -27,7 +27,7 @@ def large_batch(study: Study, factor: int) -> list[Derived]:
     if factor == 1:
         return [] if study.training.scale == 1 else [Derived("training.scale", 1, "there is one rank")]
     training, batch = study.training, int(study.batches.size)
-    found = [Derived("training.scale", 1, "what it changes is changed here"),
+    found = [Derived("training.scale", 1, f"done: {factor} batches a step stand in the values below"),
              Derived("batches.size", factor * batch, f"{factor} batches of {batch} make a step")]
     if training.steps != AUTO:
         steps = math.ceil(int(training.steps) / factor)

@@ -41,8 +41,10 @@ def this_machine() -> Machine:
 
 
 def main_memory_gb() -> float:
-    """Main memory in GB (1e9 bytes), or the cgroup's limit where that is less."""
+    """Main memory in GB (1e9 bytes), or the limit of the control group, or what Slurm has given, where that is less."""
     total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    given = os.environ.get("SLURM_MEM_PER_NODE", "")
+    total = min(total, int(given) << 20) if given.isdigit() and int(given) else total
     for path in ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"):
         try:
             total = min(total, int(Path(path).read_text()))

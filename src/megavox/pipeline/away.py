@@ -13,19 +13,23 @@ import sys
 import time
 from codecs import getincrementaldecoder
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Any
+
+import yaml
 
 from megavox.core.claims import Claims
 from megavox.core.errors import SiteError, WorkspaceError
-from megavox.core.files import text_hash, write_json
+from megavox.core.files import plain, text_hash, write_json
 from megavox.core.progress import say
-from megavox.jobs.job import JobFolder, State, Status
+from megavox.jobs.job import JobFolder, Request, State, Status
 from megavox.jobs.registry import open_site, read_site
 from megavox.jobs.section import Asked
 from megavox.jobs.site import POLL_S, Site, summary
 from megavox.pipeline.project import Project
 from megavox.study import show_study
+from megavox.study.compare import differences
 
 STUDY = "study.yaml"  # in the job's folder, as it was when the job was sent
 CHECK = {"time_limit": "5min", "grace": "1s"}  # what takes a minute takes longer where files are far away
@@ -46,7 +50,8 @@ class Known:
     parts: Sequence[Status]
 
 
-def send(project: Project, stage: str, site: str, asked: Asked, arguments: Sequence[str] = ()) -> JobFolder:
+def send(project: Project, stage: str, site: str, asked: Asked, arguments: Sequence[str] = (),
+         early: Callable[[Request], None] = lambda request: None) -> JobFolder:
     """Hand a command over to a site as a job, or find the job that was sent before.
 
     Args:
@@ -55,6 +60,7 @@ def send(project: Project, stage: str, site: str, asked: Asked, arguments: Seque
         site: name of the site.
         asked: what this job asks for, over what the site's file says.
         arguments: of the command, besides study, workspace and run.
+        early: refuses a new job, where what is wrong with it can be told before.
 
     Raises:
         StudyError: there is no such site, or what is asked for makes no sense.
@@ -62,30 +68,65 @@ def send(project: Project, stage: str, site: str, asked: Asked, arguments: Seque
     """
     name = "-".join([stage, project.run_name, *([text_hash(json.dumps(arguments))[:6]] if arguments else [])])
     command = ["megavox", stage, STUDY, *_place(project), "--run-name", project.run_name, *arguments]
-    return dispatch(project, name, site, stage, asked, command)
+    return dispatch(project, name, site, stage, asked, command, early)
 
 
 def _place(project: Project) -> list[str]:
     return ["--workspace", str(project.workspace.root.absolute())]
 
 
-def dispatch(project: Project, name: str, site: str, stage: str, asked: Asked, command: Sequence[str]) -> JobFolder:
+def dispatch(project: Project, name: str, site: str, stage: str, asked: Asked, command: Sequence[str],
+             early: Callable[[Request], None] = lambda request: None) -> JobFolder:
     """Hand over a Python module with arguments, in which `STUDY` stands for the study's file; see `send`."""
     project.workspace.jobs.mkdir(parents=True, exist_ok=True)
     with Claims(project.workspace.jobs / "locks") as claims, claims.waiting_for(name):
         attempts = _attempts(project, name)
-        job = JobFolder(attempts[-1]) if attempts else None
-        if job is None or (job.told.exists() and _ended(job)):
-            settings = read_site(site, project.study.sites)
-            path = project.workspace.jobs.absolute() / f"{name}.{1 + (_number(attempts[-1]) if attempts else 0)}"
-            words = [str(path / STUDY) if word == STUDY else word for word in command]
-            request = settings.asked(stage, asked).request([sys.executable, "-m", *words], Path.cwd())
-            about = {"name": site, "settings": settings.model_dump(mode="json", exclude_unset=True)}
-            job = JobFolder.create(path, request, about, {STUDY: show_study(project.study)})
+        settings = read_site(site, project.study.sites)
+        request = settings.asked(stage, asked).request([sys.executable, "-m", *command], Path.cwd())
+        about = {"name": site, "settings": settings.model_dump(mode="json", exclude_unset=True)}
+        study = show_study(project.study)
+        if attempts and _same(JobFolder(attempts[-1]), request, site, study):
+            job = JobFolder(attempts[-1])
+            say(f"{job.name} was sent to {site} before; this follows it")
         else:
-            say(f"{job.name} was sent to {job.site()['name']} before; this follows it")
+            early(request)
+            path = project.workspace.jobs.absolute() / f"{name}.{1 + (_number(attempts[-1]) if attempts else 0)}"
+            job = JobFolder.create(path, _in_folder(request, path), about, {STUDY: study})
         _submit(job)
     return job
+
+
+def _in_folder(request: Request, path: Path) -> Request:
+    """The request with the study's file in the job's folder."""
+    return replace(request, command=tuple(str(path / STUDY) if word == STUDY else word for word in request.command))
+
+
+def _same(job: JobFolder, request: Request, site: str, study: str) -> bool:
+    """Whether a job that was sent before is the one that is asked for now, rather than a new one.
+
+    Raises:
+        SiteError: it is under way with other settings.
+    """
+    parts = _parts(job)
+    ended = all(part.state.ended for part in parts)
+    if job.told.exists() and ended:
+        return False
+    changed = differences(_described(job.request(), job.site()["name"], (job.path / STUDY).read_text()),
+                          _described(_in_folder(request, job.path), site, study))
+    if not changed:
+        return True
+    if not ended:
+        raise SiteError(f"this job is under way with other settings: {changed}", where=job.name,
+                        fix=f"`megavox jobs attach STUDY {job.name}` follows it, `megavox jobs cancel STUDY "
+                        f"{job.name}` ends it; for one beside it take another --run-name")
+    say(f"{job.name}, with other settings, has ended: {summary(parts)}; `megavox jobs log` shows what it printed")
+    write_json(job.told, {"at": time.time()})
+    return False
+
+
+def _described(request: Request, site: str, study: str) -> dict[str, Any]:
+    """All that makes a job another one, but where the command was given."""
+    return plain({**yaml.safe_load(study), "site": site, "asked": {**asdict(request), "folder": ""}})
 
 
 def _submit(job: JobFolder) -> None:
@@ -98,8 +139,9 @@ def _submit(job: JobFolder) -> None:
         raise
 
 
-def _ended(job: JobFolder) -> bool:
-    return all(part.state.ended for part in open_site(job.site()["settings"]).poll([job])[job.path])
+def _parts(job: JobFolder) -> list[Status]:
+    """Where a job is, one status for each element."""
+    return open_site(job.site()["settings"]).poll([job])[job.path]
 
 
 def _attempts(project: Project, name: str) -> list[Path]:
@@ -149,17 +191,25 @@ def log_of(project: Project, name: str, element: int | None = None) -> str:
         WorkspaceError: there is no such job, or it has printed nothing.
     """
     job = find(project, name)
-    path = job.log(0 if element is None and job.request().elements else element)
-    if not path.exists():
-        raise WorkspaceError("there is no such log yet", where=path, fix="Wait until the job runs; an array has a log "
-                             "for each --element")
-    return path.read_text(errors="replace")
+    elements = job.request().elements
+    if element is not None and not 0 <= element < elements:
+        raise WorkspaceError(f"it has no element {element}", where=job.name,
+                             expected=f"0 to {elements - 1}" if elements else "no --element: it is no array")
+    path = job.log(0 if element is None and elements else element)
+    of_site = [] if elements else [one.read_text(errors="replace") for one in sorted(job.path.glob("site-*.txt"))]
+    if not path.exists() and not any(of_site):
+        raise WorkspaceError("it has printed nothing", where=job.name, fix="`megavox jobs list` says where it is; an "
+                             "array has a log for each --element")
+    return "".join([*of_site, path.read_text(errors="replace") if path.exists() else ""])
 
 
-def cancel(job: JobFolder) -> None:
-    """Ask for a job to be ended; who asks need not be told that it did."""
+def cancel(job: JobFolder) -> bool:
+    """Ask for a job to be ended; who asks need not be told that it did. False: it had ended before."""
+    if all(part.state.ended for part in _parts(job)):
+        return False
     open_site(job.site()["settings"]).cancel(job)
     write_json(job.told, {"at": time.time()})
+    return True
 
 
 def follow(job: JobFolder, tell: Callable[[str], None]) -> None:
@@ -180,7 +230,7 @@ def follow(job: JobFolder, tell: Callable[[str], None]) -> None:
     except KeyboardInterrupt:
         say(f"{job.name} goes on; `megavox jobs cancel` ends it")
         raise
-    tell(log.more())
+    tell(log.more() if log.one else _last_words(job))
     for part, status in zip(job.request().parts, parts, strict=True):
         if job.judged(part) is None:  # the site's word; it may not know the job any more when it is asked again
             job.judge(status, part)
@@ -189,19 +239,23 @@ def follow(job: JobFolder, tell: Callable[[str], None]) -> None:
     if state is not State.DONE:
         first = next(part for part in parts if part.state is state)
         number = "" if len(parts) == 1 else f" in {sum(part.state is state for part in parts)} of {len(parts)} elements"
-        raise SiteError(f"{state}{number}: {first.told}", where=job.name,
-                        fix="Mend that, and give the same command again: what is done is kept")
+        again = "give the same command again: what is done is kept"
+        raise SiteError(f"{state}{number}: {first.told}".rstrip(".\n"), where=job.name,
+                        fix=again.capitalize() if state is State.CANCELLED else f"Mend that, and {again}")
 
 
 def _until_ended(job: JobFolder, site: Site, look: Callable[[], None]) -> Sequence[Status]:
     before = ""
     while True:
         parts = site.poll([job])[job.path]
+        if not job.path.exists():
+            raise SiteError("the job's folder was removed", where=job.path, fix="The job itself goes on, and only its "
+                            "site can end it now")
+        look()
         now = _in_words(parts)
         if now != before:
             say(f"{job.name}: {now}")
         before = now
-        look()
         if all(part.state.ended for part in parts):
             return parts
         time.sleep(POLL_S)
@@ -210,9 +264,16 @@ def _until_ended(job: JobFolder, site: Site, look: Callable[[], None]) -> Sequen
 def _in_words(parts: Sequence[Status]) -> str:
     if len(parts) == 1:
         only = parts[0]
-        return str(only.state) + (f" ({only.told})" if only.state is State.UNKNOWN and only.told else "")
+        return str(only.state) + (f" ({only.told})" if not only.state.ended and only.told else "")
     counts: Mapping[State, int] = {state: sum(part.state is state for part in parts) for state in State}
     return ", ".join(f"{count} {state}" for state, count in counts.items() if count)
+
+
+def _last_words(job: JobFolder) -> str:
+    """What the element of an array printed that ended last: it speaks for all."""
+    logs = [(job.log(part), part) for part in job.request().parts]
+    ends = [(path.stat().st_mtime, job.log_end(part)) for path, part in logs if path.exists()]
+    return f"{max(ends)[1]}\n" if ends else ""
 
 
 class _Log:
@@ -221,6 +282,7 @@ class _Log:
     def __init__(self, job: JobFolder) -> None:
         self._path = None if job.request().elements else job.log()
         self._read, self._decode = 0, getincrementaldecoder("utf-8")("replace").decode
+        self.one = self._path is not None
 
     def more(self) -> str:
         if self._path is None or not self._path.exists():

@@ -60,6 +60,17 @@ def network_of(project: Project) -> Network:
     return Network(recipe, checkpoint, wish, weights_hash(project))
 
 
+def refuse_early(project: Project, source: Path | None) -> None:
+    """What a prediction would refuse at its start, before it waits in a queue for that.
+
+    Raises:
+        CheckpointError, CohortError: as `predict`.
+    """
+    best_checkpoint(project.run)
+    if source is not None and not source.is_file():
+        need_given_folder(source)
+
+
 def predict(project: Project, source: Path | None = None, output: Path | None = None,
             workers: int | None = None) -> CohortOutcome:
     """Predict every image under `source`, or the study's own test cases.

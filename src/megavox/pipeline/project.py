@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from megavox.cohort.table import Entry, read_cohort
-from megavox.core.errors import WorkspaceError
+from megavox.core.errors import StudyError, WorkspaceError
 from megavox.core.files import plain, read_json, text_hash
 from megavox.core.workspace import RunFolder, Workspace
 from megavox.inference.recipe import Recipe
 from megavox.store.read import Store
-from megavox.study import Study
+from megavox.study import NAME, Study
 from megavox.study.compare import differences
 
 
@@ -34,7 +35,13 @@ class Project:
 
     @classmethod
     def at(cls, study: Study, workspace: Path, run: str | None = None) -> Project:
-        """A project in a workspace folder; the run is named after the study unless told otherwise."""
+        """A project in a workspace folder; the run is named after the study unless told otherwise.
+
+        Raises:
+            StudyError: a run cannot have that name.
+        """
+        if run is not None and not re.fullmatch(NAME, run):
+            raise StudyError(f"found --run-name {run}", expected="letters, digits, - _ .")
         return cls(study, Workspace(workspace), run or study.name)
 
     @property

@@ -41,4 +41,5 @@ if __name__ == "__main__":
     try:
         main(Path(sys.argv[1]), Path(sys.argv[2]), Path(sys.argv[3]), float(sys.argv[4]))
     except MegavoxError as error:
-        sys.exit(f"megavox: {error}")
+        sys.stderr.write(f"megavox: {error}\n")
+        sys.exit(error.status)

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 
+from megavox.batches.loader import refuse_uneven
 from megavox.core.claims import Claims
 from megavox.core.errors import WorkspaceError
 from megavox.core.files import make_folder, write_json, write_text
@@ -85,6 +86,18 @@ def train(project: Project) -> Trained:
             _calibrate(workshop, project, here)
             folder.done.touch()
     return Trained(progress, workshop.task.headline, study)
+
+
+def refuse_early(project: Project, ranks: int) -> None:
+    """What a training would refuse at its start, before it waits in a queue for that.
+
+    Raises:
+        WorkspaceError, TrainingError: as `train`.
+    """
+    _plan_of_run(project)
+    size, training = project.study.batches.size, project.study.training
+    if size != AUTO and training.scale == 1:
+        refuse_uneven(int(size), ranks, training.accumulate)
 
 
 @contextmanager

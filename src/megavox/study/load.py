@@ -16,7 +16,6 @@ from typing import Any, TypeVar
 import yaml
 from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
-from pydantic_core import PydanticUndefined
 
 from megavox.core.errors import StudyError
 from megavox.study.sections import Study
@@ -289,10 +288,12 @@ def _meant(word: str, allowed: list[str]) -> str:
 
 
 def _default(field: FieldInfo) -> str:
-    if field.default is PydanticUndefined:
+    if field.is_required():
         return "required"
     if isinstance(field.default, BaseModel):
         return "section"
+    if field.default_factory is not None:
+        return str(field.get_default(call_default_factory=True))
     return "null" if field.default is None else str(field.default)
 
 

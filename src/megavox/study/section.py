@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 AUTO: Literal["auto"] = "auto"
+NAME = "[A-Za-z0-9][A-Za-z0-9_.-]*"  # of studies and runs, which are names of folders too
 Auto = Literal["auto"]
 Positive = Annotated[int, Field(ge=1)]
 Fraction = Annotated[float, Field(ge=0, lt=1)]

@@ -13,7 +13,7 @@ from pydantic import Field, model_validator
 
 from megavox.study.duration import Seconds
 from megavox.study.prediction import EvaluationSection, InferenceSection
-from megavox.study.section import AUTO, Auto, Fraction, Positive, Section
+from megavox.study.section import AUTO, NAME, Auto, Fraction, Positive, Section
 
 # ---------------------------------------------------------------- cohort: which images
 
@@ -355,7 +355,7 @@ class TrainingSection(Section):
 class Study(Section):
     """A whole study file."""
 
-    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$", description="letters, digits, - _ .")
+    name: str = Field(pattern=f"^{NAME}$", description="letters, digits, - _ .")
     seed: Annotated[int, Field(ge=0)] = 0
     cohort: CohortSection
     task: TaskSection

@@ -19,7 +19,7 @@ import torch.distributed as dist
 from torch import nn
 from torch.distributed.algorithms.ddp_comm_hooks.default_hooks import bf16_compress_hook
 
-from megavox.core.errors import MachineError, TrainingError
+from megavox.core.errors import MachineError, RankError
 from megavox.study.sections import RanksSection
 from megavox.training.sync_norm import synchronised
 
@@ -124,7 +124,7 @@ def ranks(device: str = "auto") -> Iterator[Ranks]:
     """Join the other ranks for the time of the block.
 
     Raises:
-        TrainingError: another rank died.
+        RankError: another rank died.
     """
     place = choose_device(device)
     count = int(os.environ.get("WORLD_SIZE", "1"))
@@ -139,7 +139,7 @@ def ranks(device: str = "auto") -> Iterator[Ranks]:
     except RuntimeError as error:
         if not isinstance(error, dist.DistError) and "gloo" not in str(error):
             raise
-        raise TrainingError("another rank died, or did not answer", where=f"rank {dist.get_rank()} of {count}",
+        raise RankError("another rank died, or did not answer", where=f"rank {dist.get_rank()} of {count}",
                             fix="Look for what that rank said last; the same command goes on from the last "
                             "checkpoint") from error
     finally:
