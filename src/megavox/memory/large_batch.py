@@ -14,6 +14,7 @@ from megavox.study import AUTO, Study
 WARMUP = 0.1  # of the steps, at least
 SECOND_MOMENT = 0.98  # its decay, at the most: 0.999 remembers more steps than there are
 CLIP = 1.0
+FEW = 100  # steps; the recipe was measured with 192
 LEAST_EMA = 0.8
 
 
@@ -31,7 +32,8 @@ def large_batch(study: Study, factor: int) -> list[Derived]:
              Derived("batches.size", factor * batch, f"{factor} batches of {batch} make a step")]
     if training.steps != AUTO:
         steps = math.ceil(int(training.steps) / factor)
-        found.append(Derived("training.steps", steps, f"as many samples as in {training.steps} steps of {batch}"))
+        found.append(Derived("training.steps", steps, f"as many samples as in {training.steps} steps of {batch}" + (
+            "; in so few a network learns little" if steps < FEW else "")))
     return [*found, *_optimiser(study, factor),
             Derived("training.ema", min(training.ema, max(LEAST_EMA, training.ema**factor)),
                     "over as many samples, but over some steps")]
