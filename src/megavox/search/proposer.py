@@ -9,6 +9,7 @@ import numpy as np
 from scipy.special import log_ndtr, logsumexp, ndtri
 from scipy.stats import qmc
 
+from megavox.core.randomness import generator
 from megavox.search.gaussian_process import GaussianProcess, Prior
 from megavox.search.improvement import NoisyImprovement
 from megavox.search.space import Setting, Space
@@ -45,7 +46,7 @@ class Evidence:
 def first_points(space: Space, count: int, seed: int) -> np.ndarray:
     """`(count, P)`, spread over the space evenly (a scrambled Sobol sequence); of more of them these are the first."""
     size = 1 << max(0, count - 1).bit_length()
-    return space.uniform(qmc.Sobol(space.size, rng=np.random.default_rng([seed, 1])).random(size))[:count]
+    return space.uniform(_sobol(space.size, size, generator(seed, "first points")))[:count]
 
 
 def propose(space: Space, evidence: Evidence, random: np.random.Generator, fits: Fits | None = None) -> np.ndarray:
@@ -66,7 +67,7 @@ def propose(space: Space, evidence: Evidence, random: np.random.Generator, fits:
         return np.where([fits(space.decode(point)) for point in points], found, -np.inf)
 
     best = evidence.points[np.argsort(evidence.values)[:6]]
-    points = np.vstack([space.uniform(qmc.Sobol(space.size, rng=random).random(SPREAD)),
+    points = np.vstack([space.uniform(_sobol(space.size, SPREAD, random)),
                         _around(space, best, NEAR, 0.15, random), _around(space, best, NEAR // 2, 0.03, random)])
     points = _climbed(space, points, score, random)
     new = [point for point in points if not len(evidence.running)
@@ -145,4 +146,9 @@ def _around(space: Space, points: np.ndarray, count: int, reach: float, random: 
 
 def _normal(count: int, size: int, random: np.random.Generator) -> np.ndarray:
     """`(count, size)` from a standard normal, spread evenly."""
-    return np.asarray(ndtri(np.clip(qmc.Sobol(size, rng=random).random(count), 1e-6, 1 - 1e-6)))
+    return np.asarray(ndtri(np.clip(_sobol(size, count, random), 1e-6, 1 - 1e-6)))
+
+
+def _sobol(size: int, count: int, random: np.random.Generator) -> np.ndarray:
+    """`(count, size)` from the unit cube, spread evenly; `count` is a power of 2."""
+    return np.asarray(qmc.Sobol(size, rng=np.random.default_rng(int(random.integers(2**63)))).random(count))

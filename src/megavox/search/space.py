@@ -171,6 +171,17 @@ class Space:
         """The parameters that a setting has, in order; `setting` may grow while this goes on."""
         return (one for one in self.parameters if self._there(one, setting))
 
+    def widest(self, one: Number) -> tuple[float, float]:
+        """Bounds between which its value lies in every setting."""
+        ends: list[float] = []
+        for bound in (one.low, one.high):
+            parent = self.parameters[self._column[bound.of]] if bound.of else None
+            if isinstance(parent, Choice):
+                ends += [bound.at({parent.name: choice}) for choice in parent.choices]
+            else:
+                ends += [bound.number] if parent is None else [bound.number * end for end in self.widest(parent)]
+        return min(ends), max(ends)
+
     def uniform(self, drawn: np.ndarray) -> np.ndarray:
         """`(N, P)` drawn evenly from the cube, to points."""
         return self._with_middles(np.column_stack(
