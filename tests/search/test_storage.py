@@ -1,0 +1,87 @@
+"""A journal survives what a crash leaves of it."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import optuna
+import pytest
+
+from megavox.core.errors import MachineError
+from megavox.search.storage import mend, open_storage
+
+TRIALS = 3
+
+
+def studied(path: Path) -> optuna.Study:
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    return optuna.create_study(storage=open_storage(path), study_name="s", load_if_exists=True)
+
+
+@pytest.fixture
+def journal(tmp_path: Path) -> Path:
+    path = tmp_path / "journal.log"
+    study = studied(path)
+    for number in range(TRIALS):
+        trial = study.ask()
+        trial.suggest_float("x", 0, 1)
+        trial.set_user_attr("note", 'a text with {"op_code": in it')
+        study.tell(trial, number)
+    return path
+
+
+def test_a_journal_that_is_cut_off_anywhere_opens_with_all_that_was_whole(journal: Path, tmp_path: Path) -> None:
+    data = journal.read_bytes()
+    last = [place for place in range(len(data)) if data[place:place + 1] == b"\n"][-4]
+    for end in range(last, len(data)):
+        cut = tmp_path / "cut.log"
+        cut.write_bytes(data[:end])
+        whole = [line for line in data.split(b"\n") if line and line in data[:end]]
+        mend(cut)
+        assert cut.read_bytes() == b"".join(line + b"\n" for line in whole)
+    cut.write_bytes(data[:last + 20])
+    study = studied(cut)
+    study.tell(study.ask(), 0.5)
+    assert studied(cut).trials[-1].value == 0.5, "what is written behind it is read"
+
+
+def test_without_that_it_would_be_unreadable_for_ever(journal: Path) -> None:
+    journal.write_bytes(journal.read_bytes()[:-10])
+    plain = optuna.storages.journal.JournalFileBackend(str(journal))
+    plain.append_logs([{"op_code": 2}, {"op_code": 2}])
+    with pytest.raises(ValueError, match=r"delimiter|Expecting|Extra"):
+        list(plain.read_logs(0))
+
+
+def test_a_record_behind_a_rest_is_kept(journal: Path) -> None:
+    data = journal.read_bytes()
+    lines = data.splitlines(keepends=True)
+    journal.write_bytes(b"".join([*lines[:5], lines[5][:9], *lines[5:]]))
+    mend(journal)
+    assert journal.read_bytes() == data
+    assert [trial.value for trial in studied(journal).trials] == [0.0, 1.0, 2.0]
+    before = journal.stat().st_mtime_ns
+    mend(journal)
+    assert journal.stat().st_mtime_ns == before, "a whole journal is left alone"
+
+
+def test_a_lock_ends_with_its_process(journal: Path) -> None:
+    code = (f"import sys, time; sys.path.insert(0, 'src')\nfrom pathlib import Path\n"
+            f"from megavox.search.storage import _KernelLock\n"
+            f"_KernelLock(Path({str(journal.with_suffix('.lock'))!r})).acquire(); print('has it', flush=True)\n"
+            "time.sleep(100)")
+    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) as holder:
+        assert holder.stdout is not None and holder.stdout.readline() == "has it\n"
+        holder.kill()
+    begin = time.monotonic()
+    assert len(studied(journal).trials) == TRIALS
+    assert time.monotonic() - begin < 20
+
+
+def test_a_database_that_is_not_there_is_told_without_its_password() -> None:
+    with pytest.raises(MachineError, match=r"search\.storage") as told:
+        open_storage("postgresql+psycopg://me:secret@127.0.0.1:1/none")
+    assert "secret" not in str(told.value)
