@@ -105,8 +105,9 @@ def test_what_trials_teach() -> None:
     found = evidence_of(study.trials, MIXED, study.direction, Knowledge())
     assert found.values[-2:] == pytest.approx([2.0, 9.0]) and not len(found.running)
     poster = evidence_of(study.trials, MIXED, study.direction,
-                         Knowledge(running=False, previews=False, failures=False))
-    assert (len(poster.values), len(poster.failed), len(poster.running)) == (6, 0, 0)
+                         Knowledge(running=False, previews=False, failures="worst"))
+    assert poster.values == pytest.approx([0, 1, 2, 3, 4, 5, 5])
+    assert (len(poster.failed), len(poster.running)) == (0, 0)
     upwards = evidence_of(study.trials, MIXED, optuna.study.StudyDirection.MAXIMIZE, Knowledge())
     assert upwards.values[:6] == pytest.approx([0, -1, -2, -3, -4, -5])
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import islice
 
 import numpy as np
 from scipy.special import log_ndtr, logsumexp, ndtri
@@ -59,17 +60,10 @@ def propose(space: Space, evidence: Evidence, random: np.random.Generator, fits:
         fits: whether a setting can be trained at all, as far as that can be told beforehand.
     """
     promise = _promise(space, evidence, random)
-
-    def score(points: np.ndarray) -> np.ndarray:
-        found = promise(points)
-        if fits is None:
-            return found
-        return np.where([fits(space.decode(point)) for point in points], found, -np.inf)
-
     best = evidence.points[np.argsort(evidence.values)[:6]]
     points = np.vstack([space.uniform(_sobol(space.size, SPREAD, random)),
                         _around(space, best, NEAR, 0.15, random), _around(space, best, NEAR // 2, 0.03, random)])
-    points = _climbed(space, points, score, random)
+    points = _climbed(space, points, promise, lambda point: fits is None or fits(space.decode(point)), random)
     new = [point for point in points if not len(evidence.running)
            or np.abs(evidence.running - point).max(axis=1).min() > SAME]
     return np.asarray([*new, points[0]][0])
@@ -116,18 +110,21 @@ def _chance(space: Space, evidence: Evidence) -> Score:
     return chance
 
 
-def _climbed(space: Space, points: np.ndarray, score: Score, random: np.random.Generator) -> np.ndarray:
-    """The best of points, each moved to better ones around it for as long as there are some; best first."""
+def _climbed(space: Space, points: np.ndarray, score: Score, fits: Callable[[np.ndarray], bool],
+             random: np.random.Generator) -> np.ndarray:
+    """The best of points that fit, each moved to better ones around it for as long as there are some; best first."""
     scores = score(points)
-    first = np.argsort(-scores)[:STARTS]
+    order = np.argsort(-scores)
+    first = list(islice((number for number in order if fits(points[number])), STARTS)) or [order[0]]
     points, scores, reach = points[first], scores[first], 0.2
     for _ in range(CLIMBS):
         others = _around(space, points, AROUND, reach, random).reshape(len(points), AROUND, -1)
         theirs = score(others.reshape(-1, space.size)).reshape(len(points), AROUND)
-        best = theirs.argmax(axis=1)
-        rows = np.arange(len(points))
-        better = theirs[rows, best] > scores
-        points[better], scores[better] = others[rows, best][better], theirs[rows, best][better]
+        for row, candidates in enumerate(np.argsort(-theirs, axis=1)):
+            better = (one for one in candidates if theirs[row, one] > scores[row] and fits(others[row, one]))
+            chosen = next(better, None)
+            if chosen is not None:
+                points[row], scores[row] = others[row, chosen], theirs[row, chosen]
         reach *= 0.62
     return points[np.argsort(-scores)]
 

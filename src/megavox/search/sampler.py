@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from optuna.distributions import (
@@ -40,13 +40,13 @@ class Knowledge:
     Attributes:
         running: settings that are being tried.
         previews: their scores so far, and those of trials that were stopped.
-        failures: settings that could not be trained.
+        failures: settings that could not be trained: where such a `region` is, or as if they had scored `worst`.
         fits: tells beforehand of a setting whether it can be.
     """
 
     running: bool = True
     previews: bool = True
-    failures: bool = True
+    failures: Literal["region", "worst", "none"] = "region"
     fits: Fits | None = None
 
 
@@ -105,12 +105,15 @@ def evidence_of(trials: Sequence[FrozenTrial], space: Space, direction: StudyDir
         if one.state is TrialState.COMPLETE:
             known.append((point, sign * (one.value or 0.0), 0.0))
         elif one.state is TrialState.FAIL:
-            if knowledge.failures and one.user_attrs.get(CAUSE) == SETTING_AT_FAULT:
+            if knowledge.failures != "none" and one.user_attrs.get(CAUSE) == SETTING_AT_FAULT:
                 failed.append(point)
         elif knowledge.previews and (found := preview(_curve(one, sign), curves)) is not None:
             known.append((point, found.value, found.variance))  # it runs, or was stopped
         elif knowledge.running and one.state is TrialState.RUNNING:
             running.append(point)
+    if knowledge.failures == "worst" and known:
+        worst = max(value for _, value, _ in known)
+        known, failed = [*known, *((point, worst, 0.0) for point in failed)], []
     values, noise = (np.array([one[column] for one in known]) for column in (1, 2))
     return Evidence(_rows([point for point, _, _ in known], space), values, noise, _rows(failed, space),
                     _rows(running, space))
