@@ -114,7 +114,7 @@ def split_hash(entries: Sequence[Entry]) -> str:
 
 def training_settings(study: Study) -> dict[str, Any]:
     """Everything in the study that a training depends on, as plain values."""
-    return plain(study.model_dump(mode="json", exclude={"inference", "evaluation", "sites"}))
+    return plain(study.model_dump(mode="json", exclude={"inference", "evaluation", "sites", "search"}))
 
 
 def study_hash(study: Study) -> str:

@@ -265,7 +265,7 @@ def _members(field: FieldInfo) -> list[type[BaseModel]]:
         kind = todo.pop(0)
         if isinstance(kind, type) and issubclass(kind, BaseModel):
             found.append(kind)
-        elif typing.get_origin(kind) in (typing.Union, types.UnionType, typing.Annotated):
+        elif typing.get_origin(kind) in (typing.Union, types.UnionType, typing.Annotated, dict):
             todo.extend(typing.get_args(kind))
     return found
 

@@ -13,6 +13,7 @@ from pydantic import Field, model_validator
 
 from megavox.study.duration import Seconds
 from megavox.study.prediction import EvaluationSection, InferenceSection
+from megavox.study.search import SearchSection
 from megavox.study.section import AUTO, NAME, Auto, Fraction, Positive, Section
 
 # ---------------------------------------------------------------- cohort: which images
@@ -367,6 +368,7 @@ class Study(Section):
     inference: InferenceSection = InferenceSection()
     evaluation: EvaluationSection = EvaluationSection()
     sites: dict[str, Path] = Field(default_factory=dict, description="where jobs can go: a name and its site file")
+    search: SearchSection | None = Field(None, description="what `megavox tune` searches")
 
     @model_validator(mode="after")
     def _consistent(self) -> Study:
