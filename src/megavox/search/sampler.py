@@ -94,8 +94,8 @@ class AsynchronousSampler(BaseSampler):
 def evidence_of(trials: Sequence[FrozenTrial], space: Space, direction: StudyDirection,
                 knowledge: Knowledge) -> Evidence:
     """What trials teach; values are turned so that small ones are good."""
-    sign = -1.0 if direction is StudyDirection.MAXIMIZE else 1.0
-    curves = [(_curve(one, sign), sign * (one.value or 0.0)) for one in trials if one.state is TrialState.COMPLETE]
+    sign = sign_of(direction)
+    curves = [(curve_of(one, sign), sign * (one.value or 0.0)) for one in trials if one.state is TrialState.COMPLETE]
     known: list[tuple[np.ndarray, float, float]] = []
     failed, running = [], []
     for one in trials:
@@ -107,7 +107,7 @@ def evidence_of(trials: Sequence[FrozenTrial], space: Space, direction: StudyDir
         elif one.state is TrialState.FAIL:
             if knowledge.failures != "none" and one.user_attrs.get(CAUSE) == SETTING_AT_FAULT:
                 failed.append(point)
-        elif knowledge.previews and (found := preview(_curve(one, sign), curves)) is not None:
+        elif knowledge.previews and (found := preview(curve_of(one, sign), curves)) is not None:
             known.append((point, found.value, found.variance))  # it runs, or was stopped
         elif knowledge.running and one.state is TrialState.RUNNING:
             running.append(point)
@@ -117,6 +117,11 @@ def evidence_of(trials: Sequence[FrozenTrial], space: Space, direction: StudyDir
     values, noise = (np.array([one[column] for one in known]) for column in (1, 2))
     return Evidence(_rows([point for point, _, _ in known], space), values, noise, _rows(failed, space),
                     _rows(running, space))
+
+
+def sign_of(direction: StudyDirection) -> float:
+    """What values are to be multiplied by so that small ones are good."""
+    return -1.0 if direction is StudyDirection.MAXIMIZE else 1.0
 
 
 def _rows(points: Sequence[np.ndarray], space: Space) -> np.ndarray:
@@ -161,7 +166,8 @@ def _point(space: Space, trial: FrozenTrial) -> np.ndarray | None:
     return None if setting is None else space.encode(setting)
 
 
-def _curve(trial: FrozenTrial, sign: float) -> Curve:
+def curve_of(trial: FrozenTrial, sign: float) -> Curve:
+    """Scores of a trial at shares of its training, times a sign."""
     return [(step / WHOLE, sign * value) for step, value in sorted(trial.intermediate_values.items())]
 
 

@@ -1,0 +1,88 @@
+"""The ledger: what was proposed, and what came back; trials of an Optuna study, in its storage."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import optuna
+from optuna.samplers import BaseSampler
+from optuna.storages import BaseStorage
+from optuna.trial import FrozenTrial, TrialState
+
+from megavox.search.previews import Curve
+from megavox.search.sampler import CAUSE, WHOLE, curve_of, setting_of, sign_of, suggest
+from megavox.search.space import Setting, Space
+
+NAME = "search"
+TOLD = "told"  # attribute: how a trial ended, for people
+
+
+class Ledger:
+    """A search, begun or gone on with.
+
+    Args:
+        storage: see `storage.open_storage`.
+        space: of settings.
+        sampler: proposes.
+        goal: of values.
+    """
+
+    def __init__(self, storage: BaseStorage, space: Space, sampler: BaseSampler,
+                 goal: Literal["maximise", "minimise"]) -> None:
+        self._storage, self.space = storage, space
+        self.study = optuna.create_study(storage=storage, sampler=sampler, study_name=NAME, load_if_exists=True,
+                                         direction="maximize" if goal == "maximise" else "minimize")
+
+    def trials(self) -> list[FrozenTrial]:
+        """All, in order."""
+        return self.study.get_trials(deepcopy=False)
+
+    def under_way(self) -> list[FrozenTrial]:
+        """Those that have not ended."""
+        return [trial for trial in self.trials() if trial.state is TrialState.RUNNING]
+
+    def setting(self, trial: FrozenTrial) -> Setting | None:
+        """Of a trial; None where whoever made it was cut off midway."""
+        return setting_of(self.space, trial)
+
+    def propose(self) -> FrozenTrial:
+        """A new trial, which is under way from now on."""
+        trial = self.study.ask()
+        suggest(self.space, trial)
+        return self.trials()[trial.number]
+
+    def report(self, trial: FrozenTrial, share: float, score: float) -> None:
+        """A score on the way, at a share of the training."""
+        self._storage.set_trial_intermediate_value(self._id(trial), round(share * WHOLE), score)
+
+    def note(self, trial: FrozenTrial, name: str, value: Any) -> None:
+        """Keep an attribute of a trial under way."""
+        self._storage.set_trial_user_attr(self._id(trial), name, value)
+
+    def end(self, trial: FrozenTrial, value: float) -> None:
+        """It ended well."""
+        self.study.tell(trial.number, value)
+
+    def stop(self, trial: FrozenTrial) -> None:
+        """It was stopped, since it promised nothing."""
+        self.study.tell(trial.number, state=TrialState.PRUNED)
+
+    def fail(self, trial: FrozenTrial, cause: str, told: str) -> None:
+        """It failed, by the fault of its setting or of the machine."""
+        self.note(trial, CAUSE, cause)
+        self.note(trial, TOLD, told)
+        self.study.tell(trial.number, state=TrialState.FAIL)
+
+    def curve(self, trial: FrozenTrial) -> Curve:
+        """Scores of a trial, turned so that small ones are good."""
+        return curve_of(trial, sign_of(self.study.direction))
+
+    def ended(self) -> list[tuple[Curve, float]]:
+        """Curves and values of the trials that ended well, turned so that small ones are good."""
+        sign = sign_of(self.study.direction)
+        return [(curve_of(one, sign), sign * (one.value or 0.0)) for one in self.trials()
+                if one.state is TrialState.COMPLETE]
+
+    def _id(self, trial: FrozenTrial) -> int:
+        study = self._storage.get_study_id_from_name(NAME)
+        return self._storage.get_trial_id_from_study_id_trial_number(study, trial.number)
