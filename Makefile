@@ -8,8 +8,9 @@ NNUNET := nnunetv2==2.8.1 batchgenerators==0.25.5 batchgeneratorsv2==0.3.6 acvl-
 DATA := reading patches pictures
 INFERENCE := prediction export cohort
 SCALING := scaling large_batch
+SEARCH := search
 
-.PHONY: demo install test lint bench bench-data bench-inference bench-scaling reference clean
+.PHONY: demo install test lint bench bench-data bench-inference bench-scaling bench-search reference clean
 
 demo: $(VENV)/installed
 	$(BIN)/megavox demo demo
@@ -50,6 +51,9 @@ bench-inference: $(VENV)/installed-peers
 
 bench-scaling: $(VENV)/installed
 	$(call measured,$(SCALING))
+
+bench-search: $(VENV)/installed
+	$(call measured,$(SEARCH))
 
 # nnU-Net comes without what it asks for beyond its data loader: that would bring a torchvision which does not go
 # with this build of PyTorch.

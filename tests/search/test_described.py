@@ -41,6 +41,17 @@ def test_the_space_is_that_of_the_keys() -> None:
         Number("batches.size", Bound(2), Bound(0.25, "batches.patch"), step=1, integer=True))
 
 
+def test_bounds_follow_keys_that_are_there() -> None:
+    space = space_of(study(batches__patch={"choices": [[64, 64, 64], [8, 8, 8]]},
+                           batches__size={"low": 2, "high": "batches.patch / 4"}))
+    assert space.parameters[1] == Number("batches.size", Bound(2), Bound(0.25, "batches.patch"), step=1, integer=True)
+    under = {"low": 2, "high": 4, "when": {"training.optimiser.name": "sgd"}}
+    for bound in ("model.levels * 2", "model.levels / 0", "training.optimiser.name"):
+        with pytest.raises(StudyError):
+            space_of(study(training__optimiser__name={"choices": ["adamw", "sgd"]}, model__levels=under,
+                           model__filters={"low": 1, "high": bound}))
+
+
 def test_a_setting_makes_a_study() -> None:
     setting = {"model.levels": 3, "training.optimiser.rate": 0.1}
     found = with_setting(study(model__levels={"low": 2, "high": 4}), setting)
@@ -58,9 +69,11 @@ def test_a_setting_makes_a_study() -> None:
     ("model.filters", {"low": 8}, "give low and high, or choices"),
     ("model.filters", {"low": 8, "high": 9, "choices": [1, 2]}, "either choices"),
     ("model.filters", {"low": 0, "high": 9, "log": True}, "low must be above 0"),
-    ("model.filters", {"low": 1, "high": "batches.patch / 2"}, "before it in search.space"),
+    ("model.filters", {"low": 1, "high": "batches.patch / 2"}, "stands before it"),
     ("model.filters", {"low": 1, "high": "twice as many"}, "found 'twice as many'"),
     ("model.filters", {"low": 1, "high": 9, "when": {"model.norm": "batch"}}, "condition model.norm = batch"),
+    ("model.filters", {"low": 4, "high": 32, "step": 1.5}, "found step 1.5.*whole number"),
+    ("training.optimiser.rate", {"low": 1e-4, "high": 1e-2, "step": 1, "log": True}, "no step beside log"),
     ("model.filters", {"low": 1, "hihg": 9}, "Did you mean high")])
 def test_what_is_wrong_is_said(name: str, section: dict[str, Any], told: str) -> None:
     with pytest.raises(StudyError, match=f"(?s){told}"):

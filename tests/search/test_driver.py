@@ -11,6 +11,7 @@ import optuna
 import pytest
 from optuna.trial import TrialState
 
+from megavox.core.errors import StudyError
 from megavox.search import driver
 from megavox.search.driver import ATTEMPT, ATTEMPTS, End, Sight, drive
 from megavox.search.ledger import Ledger
@@ -71,7 +72,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def ledger(path: Path) -> Ledger:
-    return Ledger(open_storage(path), SPACE, optuna.samplers.RandomSampler(seed=0), "minimise")
+    return Ledger(open_storage(path), SPACE, optuna.samplers.RandomSampler(seed=0), "minimise", "s")
 
 
 def section(**more: Any) -> SearchSection:
@@ -111,6 +112,16 @@ def test_it_leaves_and_goes_on(tmp_path: Path) -> None:
     checked(found, work)
 
 
+def test_another_search_under_the_same_name_is_refused(tmp_path: Path) -> None:
+    found = ledger(tmp_path / "journal")
+    with pytest.raises(StudyError, match="goal was minimise and is maximise"):
+        Ledger(open_storage(tmp_path / "journal"), SPACE, found.study.sampler, "maximise", "s")
+    other = Space([*SPACE.parameters, Number("z", Bound(0), Bound(1))])
+    with pytest.raises(StudyError, match="z was not set"):
+        Ledger(open_storage(tmp_path / "journal"), other, found.study.sampler, "minimise", "s")
+    assert not Ledger(open_storage(tmp_path / "journal"), other, found.study.sampler, "minimise", "t").trials()
+
+
 @pytest.fixture
 def killed(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[int]]:
     """The driver dies before or after something is written or sent; the list holds how many such moments are left."""
@@ -140,10 +151,11 @@ def _count(left: list[int]) -> None:
 @pytest.mark.parametrize("seed", range(5))
 def test_killed_at_any_instant_it_loses_and_repeats_nothing(seed: int, tmp_path: Path, killed: list[int]) -> None:
     work, deaths, drawn = InMemory(), 0, random.Random(seed)
+    stop = StopSection(rule="median", after=0.3) if seed % 2 else None
     for _ in range(200):
         try:
             killed[0] = drawn.randint(1, 50)
-            drive(ledger(tmp_path / "journal"), section(), work)
+            drive(ledger(tmp_path / "journal"), section(stop=stop), work)
         except Killed:
             deaths += 1
         else:
@@ -154,6 +166,9 @@ def test_killed_at_any_instant_it_loses_and_repeats_nothing(seed: int, tmp_path:
     assert deaths > 5
     assert len(found.trials()) == 14 + len(cut_off) and all(trial.state.is_finished() for trial in found.trials())
     assert all(trial.user_attrs[CAUSE] == MACHINE_AT_FAULT for trial in cut_off)
+    assert bool(work.cancelled) == bool(stop)
+    assert {number for number, _ in work.cancelled} >= {
+        trial.number for trial in found.trials() if trial.state is TrialState.PRUNED}
     assert {number for number, _ in work.sent} == {trial.number for trial in found.trials()} - {
         trial.number for trial in cut_off}
 

@@ -10,6 +10,7 @@ import optuna
 import pytest
 from spaces import MIXED
 
+from megavox.core.errors import StudyError
 from megavox.search.sampler import (
     CAUSE,
     MACHINE_AT_FAULT,
@@ -106,12 +107,27 @@ def test_what_trials_teach() -> None:
     assert found.values[-2:] == pytest.approx([2.0, 9.0]) and not len(found.running)
     poster = evidence_of(study.trials, MIXED, study.direction,
                          Knowledge(running=False, previews=False, failures="worst"))
-    assert poster.values == pytest.approx([0, 1, 2, 3, 4, 5, 5])
+    assert poster.values == pytest.approx([0, 1, 2, 3, 4, 5, 9.5, 9.5])
     assert (len(poster.failed), len(poster.running)) == (0, 0)
     upwards = evidence_of(study.trials, MIXED, optuna.study.StudyDirection.MAXIMIZE, Knowledge())
     assert upwards.values[:6] == pytest.approx([0, -1, -2, -3, -4, -5])
 
 
-def test_what_cannot_fit_is_never_tried() -> None:
-    study = study_of(MIXED, fits=lambda setting: setting["filters"] <= 16)
-    assert all(setting["filters"] <= 16 for setting in tried(study, 12))
+def test_what_cannot_fit_is_never_tried_and_nothing_twice() -> None:
+    def fits(setting: Setting) -> bool:
+        return bool(setting["filters"] <= 8 and setting["batch"] < 4 and setting["batches.patch"] == 32)
+
+    settings = tried(study_of(MIXED, fits=fits), 12)
+    assert all(fits(setting) for setting in settings)
+    assert len({str(setting) for setting in settings}) == 12
+    with pytest.raises(StudyError, match="fit into memory"):
+        suggest(MIXED, study_of(MIXED, fits=lambda setting: False).ask())
+
+
+def test_a_trial_that_was_stopped_early_teaches_its_last_score() -> None:
+    study = study_of(MIXED)
+    trial = study.ask()
+    suggest(MIXED, trial)
+    trial.report(7.0, 100)
+    study.tell(trial, state=optuna.trial.TrialState.PRUNED)
+    assert evidence_of(study.trials, MIXED, study.direction, Knowledge()).values == pytest.approx([7.0])

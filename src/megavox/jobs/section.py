@@ -89,6 +89,7 @@ class SiteSection(Section):
             raise StudyError(f"{stage} cannot be shared by the elements of an array", where="elements",
                              expected="elements for predict only", fix="Ask for ranks, which train together")
         if found.ranks > 1 and stage == "predict":
-            raise StudyError("predictions have no ranks", where="ranks", expected="ranks for train only",
-                             fix="Ask for elements, which share the cases")
+            raise StudyError("predictions have no ranks", where="ranks", expected="1 rank and 1 node for predict",
+                             fix="Move ranks and nodes to `train` in the site's file, or ask for ranks=1 and nodes=1; "
+                             "elements share the cases")
         return found

@@ -34,7 +34,8 @@ from megavox.study.section import Positive
 TIMEOUT_S = 60.0  # for a command of Slurm to answer
 LOST_AFTER_S = 120.0  # accounting may be that late
 CLOCKS_DIFFER_S = 3600.0  # at most, between this machine and Slurm's
-_ANSWER_LOST = re.compile("tim(ed|e) ?out|did not answer|contact")  # and so, perhaps, a job was taken
+_ANSWER_LOST = re.compile("tim(ed|e) ?out|did not answer|unable to contact|zero bytes|connection|socket|communication",
+                          re.IGNORECASE)  # and so, perhaps, a job was taken
 _OVER_MEMORY = re.compile("memory limit|oom.kill|out of memory", re.IGNORECASE)
 _NOWHERE = ("", "(null)", "None assigned")  # nodes of a job that never had one
 _WAITS = {"PENDING", "REQUEUED", "REQUEUE_HOLD", "REQUEUE_FED", "SPECIAL_EXIT", "RESV_DEL_HOLD"}
@@ -209,11 +210,10 @@ class Slurm:
         try:
             answer = self._call("sbatch", "--parsable", f"--comment={comment}", str(script))
         except SiteError as refusal:
-            if _ANSWER_LOST.search(str(refusal)):
-                found = self._by_comment(job)
-                if comment in found:
-                    return found[comment]
-            elif first == 0:
+            found = self._by_comment(job)  # it may have been taken, and the answer lost
+            if comment in found:
+                return found[comment]
+            if not found and not _ANSWER_LOST.search(str(refusal)):
                 job.intent.unlink()  # nothing of it was taken, nor will be
             raise
         return answer.strip().split(";")[0]

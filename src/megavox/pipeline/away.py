@@ -21,7 +21,7 @@ import yaml
 
 from megavox.core.claims import Claims
 from megavox.core.errors import SiteError, WorkspaceError
-from megavox.core.files import plain, text_hash, write_json
+from megavox.core.files import make_folder, plain, text_hash, write_json
 from megavox.core.progress import say
 from megavox.jobs.job import JobFolder, Request, State, Status
 from megavox.jobs.registry import open_site, read_site
@@ -78,7 +78,7 @@ def _place(project: Project) -> list[str]:
 def dispatch(project: Project, name: str, site: str, stage: str, asked: Asked, command: Sequence[str],
              early: Callable[[Request], None] = lambda request: None) -> JobFolder:
     """Hand over a Python module with arguments, in which `STUDY` stands for the study's file; see `send`."""
-    project.workspace.jobs.mkdir(parents=True, exist_ok=True)
+    make_folder(project.workspace.jobs, "Choose another --workspace")
     with Claims(project.workspace.jobs / "locks") as claims, claims.waiting_for(name):
         attempts = _attempts(project, name)
         settings = read_site(site, project.study.sites)
@@ -271,9 +271,9 @@ def _in_words(parts: Sequence[Status]) -> str:
 
 def _last_words(job: JobFolder) -> str:
     """What the element of an array printed that ended last: it speaks for all."""
-    logs = [(job.log(part), part) for part in job.request().parts]
-    ends = [(path.stat().st_mtime, job.log_end(part)) for path, part in logs if path.exists()]
-    return f"{max(ends)[1]}\n" if ends else ""
+    parts = [part for part in job.request().parts if job.log(part).exists()]
+    last = max(parts, key=lambda part: job.log(part).stat().st_mtime, default=None)
+    return "" if last is None else f"{job.log_end(last)}\n"
 
 
 class _Log:

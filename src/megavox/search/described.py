@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from megavox.core.errors import StudyError
-from megavox.search.space import Bound, Choice, Number, Parameter, Setting, Space
+from megavox.search.space import Bound, Choice, Number, Parameter, Space
 from megavox.study import Study
 from megavox.study.load import validated
 from megavox.study.search import OF_ANOTHER, ParameterSection
@@ -56,10 +56,14 @@ def _parameter(study: Study, name: str, section: ParameterSection, before: Mappi
     if section.choices is not None:
         _try(study, name, section.choices, where)
         return Choice(name, tuple(section.choices), when)
-    low, high = (_bound(end, before, where) for end in (section.low, section.high))
-    example: Setting = {key: _some(one) for key, one in before.items()}
+    low, high = (_bound(end, before, when, where) for end in (section.low, section.high))
+    example = Space(list(before.values())).example()
     ends = low.at(example), max(low.at(example), high.at(example))
-    integer = not _accepts(study, name, ends[0] + (ends[1] - ends[0]) / math.e)  # which is not whole
+    fractions = any(end.of is None and end.number % 1 for end in (low, high))
+    integer = not fractions and not _accepts(study, name, math.floor(sum(ends) / 2) + 0.5)
+    if section.step is not None and (section.step % 1 if integer else section.log):
+        raise StudyError(f"found step {section.step:g}", where=where, expected="a whole number, as those of the key"
+                         if integer else "no step beside log, since the key has any numbers")
     _try(study, name, [round(end) if integer else end for end in ends], where)
     return Number(name, low, high, section.log, section.step or (1.0 if integer else None), integer, when)
 
@@ -72,20 +76,22 @@ def _condition(key: str, wanted: Any, before: Mapping[str, Parameter], where: st
     return tuple(values)
 
 
-def _bound(end: float | str | None, before: Mapping[str, Parameter], where: str) -> Bound:
+def _bound(end: float | str | None, before: Mapping[str, Parameter], when: Mapping[str, Any], where: str) -> Bound:
     assert end is not None
     if isinstance(end, float):
         return Bound(end)
     found = OF_ANOTHER.fullmatch(end)
     assert found is not None
-    if found["key"] not in before:
-        raise StudyError(f"its bound {end} follows {found['key']}", where=where,
-                         expected="a number, or a key that stands before it in search.space")
-    return Bound(float(found["factor"] or 1) / float(found["divisor"] or 1), found["key"])
+    parent, divisor = before.get(found["key"]), float(found["divisor"] or 1)
+    numeric = isinstance(parent, Number) or (parent is not None and all(map(_is_numeric, parent.choices)))
+    if parent is None or not numeric or not divisor or any(when.get(key) != one for key, one in parent.when.items()):
+        raise StudyError(f"its bound is {end}", where=where, expected="a number, or one that follows a key with "
+                         "numbers which stands before it in search.space, under no other condition")
+    return Bound(float(found["factor"] or 1) / divisor, found["key"])
 
 
-def _some(one: Parameter) -> Any:
-    return one.choices[-1] if isinstance(one, Choice) else one.high.number
+def _is_numeric(choice: Any) -> bool:
+    return all(isinstance(one, (int, float)) for one in (choice if isinstance(choice, list) else [choice]))
 
 
 def _accepts(study: Study, name: str, value: Any) -> bool:

@@ -69,6 +69,8 @@ def drive(ledger: Ledger, section: SearchSection, work: Work, tell: Callable[[],
           leave: Callable[[], bool] = lambda: False) -> None:
     """Search until all trials have ended, or until `leave` says so; what is under way goes on then.
 
+    No other driver may be at work on the same search meanwhile.
+
     Args:
         ledger: of the search.
         section: how many trials, and when one is stopped.
@@ -110,7 +112,8 @@ def _hear(ledger: Ledger, trial: FrozenTrial, sight: Sight, section: SearchSecti
     for share, score in new:
         ledger.report(trial, share, score)
     if sight.end is None:
-        _end_if_hopeless(ledger, trial, section, work)
+        if new:
+            _end_if_hopeless(ledger, trial, section, work)
         return bool(new)
     value = sight.value if sight.value is not None and math.isfinite(sight.value) else None
     if STOPPED in trial.user_attrs and sight.end is not End.DONE:

@@ -43,7 +43,6 @@ class GaussianProcess:
         values: `(N,)`.
         prior: of its parameters.
         more_noise: `(N,)`, variance of each value beyond that of all, in the values' unit squared.
-        start: parameters to begin the fit with, such as `parameters` of an earlier one.
 
     Attributes:
         points: as given.
@@ -53,11 +52,11 @@ class GaussianProcess:
     """
 
     def __init__(self, points: np.ndarray, values: np.ndarray, prior: Prior = Prior(),
-                 more_noise: np.ndarray | float = 0.0, start: np.ndarray | None = None) -> None:
+                 more_noise: np.ndarray | float = 0.0) -> None:
         self.points, self.mean, self.deviation = points, float(values.mean()), max(float(values.std()), 1e-9)
         self.targets = (values - self.mean) / self.deviation
         self._more_noise = np.broadcast_to(more_noise, len(values)) / self.deviation**2
-        self.parameters = self._fitted(prior, start)
+        self.parameters = self._fitted(prior)
         self.scales, self.variance = np.exp(self.parameters[:-2]), exp(self.parameters[-2])
         self.noise = exp(self.parameters[-1])
         self._factor = cholesky(self.covariance(points, points) + np.diag(self._more_noise + self.noise + JITTER),
@@ -82,16 +81,14 @@ class GaussianProcess:
 
     # ------------------------------------------------------------------ fitting
 
-    def _fitted(self, prior: Prior, start: np.ndarray | None) -> np.ndarray:
+    def _fitted(self, prior: Prior) -> np.ndarray:
         count = self.points.shape[1]
         squares = np.square(self.points.T[:, :, None] - self.points.T[:, None, :])  # (F, N, N)
         centre = np.array([log(prior.scale)] * count + [0.0, log(prior.noise)])
         spread = np.array([prior.scale_spread] * count + [1.0, prior.noise_spread])
         bounds = [(log(SHORTEST), log(LONGEST))] * count + [(-3.0, 3.0), (-12.0, 0.5)]
-        found = [minimize(self._unlikeliness, begin, (squares, centre, spread), jac=True, method="L-BFGS-B",
-                          bounds=bounds, options={"maxiter": STEPS})
-                 for begin in ([centre] if start is None else [start])]
-        return np.asarray(min(found, key=lambda one: float(one.fun)).x)
+        return np.asarray(minimize(self._unlikeliness, centre, (squares, centre, spread), jac=True, method="L-BFGS-B",
+                                   bounds=bounds, options={"maxiter": STEPS}).x)
 
     def _unlikeliness(self, parameters: np.ndarray, squares: np.ndarray, centre: np.ndarray,
                       spread: np.ndarray) -> tuple[float, np.ndarray]:

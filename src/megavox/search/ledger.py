@@ -9,11 +9,13 @@ from optuna.samplers import BaseSampler
 from optuna.storages import BaseStorage
 from optuna.trial import FrozenTrial, TrialState
 
+from megavox.core.errors import StudyError
 from megavox.search.previews import Curve
-from megavox.search.sampler import CAUSE, WHOLE, curve_of, setting_of, sign_of, suggest
+from megavox.search.sampler import CAUSE, WHOLE, curve_of, ended_of, setting_of, sign_of, suggest
 from megavox.search.space import Setting, Space
+from megavox.study.compare import differences
 
-NAME = "search"
+ASKED = "asked"  # attribute of the whole: goal and space
 TOLD = "told"  # attribute: how a trial ended, for people
 
 
@@ -25,13 +27,23 @@ class Ledger:
         space: of settings.
         sampler: proposes.
         goal: of values.
+        name: of the search, in its storage.
+
+    Raises:
+        StudyError: the search of that name was begun with another goal or space.
     """
 
     def __init__(self, storage: BaseStorage, space: Space, sampler: BaseSampler,
-                 goal: Literal["maximise", "minimise"]) -> None:
-        self._storage, self.space = storage, space
-        self.study = optuna.create_study(storage=storage, sampler=sampler, study_name=NAME, load_if_exists=True,
+                 goal: Literal["maximise", "minimise"], name: str) -> None:
+        self._storage, self.space, self._name = storage, space, name
+        self.study = optuna.create_study(storage=storage, sampler=sampler, study_name=name, load_if_exists=True,
                                          direction="maximize" if goal == "maximise" else "minimize")
+        asked = {"goal": goal, **{one.name: str(one) for one in space.parameters}}
+        changed = differences(self.study.user_attrs.get(ASKED, asked), asked)
+        if changed:
+            raise StudyError(f"this search was begun otherwise: {changed}", where=f"search {name}",
+                             fix="Bring that back, or give the study another name")
+        self.study.set_user_attr(ASKED, asked)
 
     def trials(self) -> list[FrozenTrial]:
         """All, in order."""
@@ -79,10 +91,8 @@ class Ledger:
 
     def ended(self) -> list[tuple[Curve, float]]:
         """Curves and values of the trials that ended well, turned so that small ones are good."""
-        sign = sign_of(self.study.direction)
-        return [(curve_of(one, sign), sign * (one.value or 0.0)) for one in self.trials()
-                if one.state is TrialState.COMPLETE]
+        return ended_of(self.trials(), sign_of(self.study.direction))
 
     def _id(self, trial: FrozenTrial) -> int:
-        study = self._storage.get_study_id_from_name(NAME)
+        study = self._storage.get_study_id_from_name(self._name)
         return self._storage.get_trial_id_from_study_id_trial_number(study, trial.number)

@@ -24,6 +24,7 @@ from optuna.samplers import BaseSampler, RandomSampler
 from optuna.study import Study, StudyDirection
 from optuna.trial import FrozenTrial, Trial, TrialState
 
+from megavox.core.errors import StudyError
 from megavox.core.randomness import generator
 from megavox.search.previews import Curve, preview
 from megavox.search.proposer import Evidence, Fits, first_points, propose
@@ -31,6 +32,7 @@ from megavox.search.space import Choice, Parameter, Setting, Space
 
 CAUSE, SETTING_AT_FAULT, MACHINE_AT_FAULT = "cause", "setting", "machine"
 WHOLE = 1000  # the intermediate step at the end of a training
+MOST_SPREAD = 20_000  # points among which enough must fit
 
 
 @dataclass(frozen=True)
@@ -81,9 +83,16 @@ class AsynchronousSampler(BaseSampler):
         return as_parameters(self._space, self._space.decode(point))
 
     def _spread(self, number: int) -> np.ndarray:
-        points, fits = first_points(self._space, 4 * (number + 1), self._seed), self._knowledge.fits
-        good = [point for point in points if fits is None or fits(self._space.decode(point))]
-        return np.asarray(good[min(number, len(good) - 1)] if good else points[number])
+        fits, count = self._knowledge.fits, number + 1
+        while True:
+            points = first_points(self._space, count, self._seed)
+            good = [point for point in points if fits is None or fits(self._space.decode(point))]
+            if len(good) > number:
+                return np.asarray(good[number])
+            if count > MOST_SPREAD:
+                raise StudyError(f"of {count} settings spread over the space {len(good)} fit into memory",
+                                 where="search.space", fix="Lower the largest patch, batch or number of filters")
+            count *= 2
 
     def sample_independent(self, study: Study, trial: FrozenTrial, param_name: str,
                            param_distribution: BaseDistribution) -> Any:
@@ -95,7 +104,7 @@ def evidence_of(trials: Sequence[FrozenTrial], space: Space, direction: StudyDir
                 knowledge: Knowledge) -> Evidence:
     """What trials teach; values are turned so that small ones are good."""
     sign = sign_of(direction)
-    curves = [(curve_of(one, sign), sign * (one.value or 0.0)) for one in trials if one.state is TrialState.COMPLETE]
+    curves = ended_of(trials, sign)
     known: list[tuple[np.ndarray, float, float]] = []
     failed, running = [], []
     for one in trials:
@@ -109,6 +118,8 @@ def evidence_of(trials: Sequence[FrozenTrial], space: Space, direction: StudyDir
                 failed.append(point)
         elif knowledge.previews and (found := preview(curve_of(one, sign), curves)) is not None:
             known.append((point, found.value, found.variance))  # it runs, or was stopped
+        elif one.state is TrialState.PRUNED and one.intermediate_values:
+            known.append((point, curve_of(one, sign)[-1][1], 0.0))  # it would have become better, but not good
         elif knowledge.running and one.state is TrialState.RUNNING:
             running.append(point)
     if knowledge.failures == "worst" and known:
@@ -117,6 +128,11 @@ def evidence_of(trials: Sequence[FrozenTrial], space: Space, direction: StudyDir
     values, noise = (np.array([one[column] for one in known]) for column in (1, 2))
     return Evidence(_rows([point for point, _, _ in known], space), values, noise, _rows(failed, space),
                     _rows(running, space))
+
+
+def ended_of(trials: Sequence[FrozenTrial], sign: float) -> list[tuple[Curve, float]]:
+    """Curves and values of the trials that ended well, times a sign."""
+    return [(curve_of(one, sign), sign * (one.value or 0.0)) for one in trials if one.state is TrialState.COMPLETE]
 
 
 def sign_of(direction: StudyDirection) -> float:

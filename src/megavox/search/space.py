@@ -66,6 +66,8 @@ class Number:
     def bounds(self, setting: Mapping[str, Any]) -> tuple[float, float]:
         """Its bounds in a setting."""
         low, high = self.low.at(setting), self.high.at(setting)
+        if self.integer:
+            low, high = float(np.ceil(low - 1e-9)), float(np.floor(high + 1e-9))
         return low, max(low, high if self.step is None else low + self.step * np.floor((high - low) / self.step + 1e-9))
 
     def value(self, place: float, setting: Mapping[str, Any]) -> float | int:
@@ -161,6 +163,13 @@ class Space:
             if self._there(one, setting):
                 setting[one.name] = one.value(float(place), setting)
         return setting
+
+    def example(self) -> Setting:
+        """A setting, with a value of every parameter, also of those under conditions."""
+        found: Setting = {}
+        for one in self.parameters:
+            found[one.name] = one.value(1.0, found)
+        return found
 
     def encode(self, setting: Mapping[str, Any]) -> np.ndarray:
         """The point `(P,)` of a setting."""
