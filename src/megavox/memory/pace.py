@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from statistics import median
 
-from megavox.training.loop import Training, trial
+from megavox.training.loop import Training, stepper_on_a_copy
 from megavox.training.parallel import Ranks
 
 WARM_UP = 2  # pairs of steps that are not counted
@@ -59,7 +59,7 @@ def pace(training: Training, ranks: Ranks, seconds: float, stop: Callable[[], bo
         seconds: at least three pairs of steps are made, however long they take.
         stop: says whether to end before.
     """
-    stepper = trial(training, ranks)
+    stepper = stepper_on_a_copy(training, ranks)
     together: list[float] = []
     apart: list[float] = []
     waiting: list[float] = []

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import torch
 
-from megavox.training.loop import Training, trial
+from megavox.training.loop import Training, stepper_on_a_copy
 from megavox.training.parallel import Ranks
 
 WARM_UP = 3  # steps not counted: the first ones allocate, tune and wait for workers
@@ -36,7 +36,7 @@ class Probe:
 
 def probe(training: Training, ranks: Ranks, seconds: float) -> Probe:
     """Train a copy of the network for about `seconds` (at least three steps) and measure it."""
-    stepper = trial(training, ranks)
+    stepper = stepper_on_a_copy(training, ranks)
     if ranks.device.type == "cuda":
         torch.cuda.reset_peak_memory_stats()
     try:

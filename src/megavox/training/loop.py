@@ -107,7 +107,7 @@ def train(training: Training, folder: RunFolder, ranks: Ranks, stop: Stop) -> Pr
     return progress
 
 
-def trial(training: Training, ranks: Ranks) -> Stepper:
+def stepper_on_a_copy(training: Training, ranks: Ranks) -> Stepper:
     """Makes steps that are measured and thrown away: with a copy of the network, and without an end."""
     network = copy.deepcopy(training.network)
     return Stepper(replace(training, network=network), ranks, build_optimiser(network, training.section.optimiser),
