@@ -69,9 +69,10 @@ def styled(draw: Callable[..., Figure | str]) -> Callable[..., bytes | str]:
     return wrapped
 
 
-def new_figure(height: float, rows: int = 1, columns: int = 1, **options: Any) -> tuple[Figure, list[Axes]]:
-    """A figure `height` inches high with a grid of axes, row by row."""
-    figure = Figure(figsize=(WIDTH, height), layout="constrained")
+def new_figure(height: float, rows: int = 1, columns: int = 1, width: float = WIDTH,
+               **options: Any) -> tuple[Figure, list[Axes]]:
+    """A figure `height` and `width` inches large with a grid of axes, row by row."""
+    figure = Figure(figsize=(width, height), layout="constrained")
     return figure, list(figure.subplots(rows, columns, squeeze=False, **options).ravel())
 
 

@@ -47,11 +47,11 @@ def write_report(folder: Path, content: ReportContent) -> Path:
     """
     training, results, cases = training_figure(content), result_figures(content), case_pictures(content)
     table = segmentation_tables if content.kind == "segment" else classification_tables
-    html = _template().render(
+    html = template("report.html.j2").render(
         c=content, answer=_answer(content), training=training, results=results, pictures=cases,
         tables=table(content.evaluation) if content.evaluation else [],
         case_table=case_table(content), measure_table=measure_table(content.measures),
-        reasons=_by_reason(content.quarantine), provenance=_flat(content.provenance), w=wording)
+        reasons=_by_reason(content.quarantine), provenance=flat(content.provenance), w=wording)
     with whole_folder(folder) as temporary:
         (temporary / "figures").mkdir()
         for drawing in (training, *results, *(case.drawing for case in cases)):
@@ -61,10 +61,11 @@ def write_report(folder: Path, content: ReportContent) -> Path:
     return folder / INDEX
 
 
-def _template() -> Any:
+def template(name: str) -> Any:
+    """A page's template; whatever it is given is escaped."""
     environment = Environment(loader=PackageLoader("megavox.report"), autoescape=True, undefined=StrictUndefined,
                               trim_blocks=True, lstrip_blocks=True)
-    return environment.get_template("report.html.j2")
+    return environment.get_template(name)
 
 
 def _answer(content: ReportContent) -> str:
@@ -96,10 +97,10 @@ def _by_reason(rows: Sequence[Mapping[str, str]]) -> list[_Reason]:
     return [_Reason(*reason_words(reason), members) for reason, members in ordered]
 
 
-def _flat(values: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:
+def flat(values: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:
     """Nested provenance as rows of (name, text)."""
     rows: list[tuple[str, str]] = []
     for key, value in values.items():
         name = f"{prefix}{str(key).replace('_', ' ')}"
-        rows += _flat(value, f"{name}: ") if isinstance(value, Mapping) else [(name, wording.cell(value))]
+        rows += flat(value, f"{name}: ") if isinstance(value, Mapping) else [(name, wording.cell(value))]
     return rows
