@@ -53,7 +53,8 @@ def progress(content: SearchContent, along: Along) -> Figure | str:
     axes.xaxis.set_major_locator(MaxNLocator(6, integer=along == "jobs"))
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: plain_number(value)))
     if along == "jobs" and content.workers > 1:
-        above = axes.secondary_xaxis("top", functions=(lambda x: x / content.workers, lambda x: x * content.workers))
+        workers: Any = content.workers
+        above = axes.secondary_xaxis("top", functions=(lambda x: x / workers, lambda x: x * workers))
         above.set_xlabel(f"jobs ended / M   (M = {content.workers} at a time)")
         above.spines["top"].set_visible(True)
     legend_below(figure, [handle for handle, _ in handles], [name for _, name in handles], columns=2)
@@ -80,8 +81,8 @@ def learning_curves(content: SearchContent) -> Figure | str:
     names = {"done": "ran to its end", "stopped": "stopped early", "running": "under way"}
     handles: dict[str, Any] = {}
     for one in told:
-        marker = {"marker": "."} if len(one.scores) == 1 else {}
-        handles[names[one.state]], = axes.plot(*np.transpose(one.scores), linewidth=1, **looks[one.state], **marker)
+        handles[names[one.state]], = axes.plot(*np.transpose(one.scores), linewidth=1, **looks[one.state],
+                                               marker="." if len(one.scores) == 1 else "")
     best = content.best
     if best is not None and best.scores:
         handles[f"best: trial {best.number}"], = axes.plot(*np.transpose(best.scores), color=INK, linewidth=2.2)
@@ -135,17 +136,26 @@ def limits(values: Sequence[float], always: Sequence[float] = ()) -> tuple[float
     return low - room, high + room
 
 
-def draw_values(axes: Axes, places: Sequence[float], values: Sequence[float], low: float, high: float,
+def draw_values(axes: Any, points: Sequence[tuple[float, float]], low: float, high: float, colours: Any = None,
                 **looks: Any) -> Any:
-    """Dots; those beyond the axis become triangles at its edge."""
-    clipped = np.clip(values, low, high)
-    for beyond, marker in ((np.greater(values, high), "^"), (np.less(values, low), "v")):
-        if beyond.any():
-            colours = {key: np.asarray(value)[beyond] if key == "c" else value for key, value in looks.items()}
-            axes.scatter(np.asarray(places)[beyond], clipped[beyond], marker=marker, clip_on=False, **colours)
-    inside = clipped == values
-    colours = {key: np.asarray(value)[inside] if key == "c" else value for key, value in looks.items()}
-    return axes.scatter(np.asarray(places)[inside], clipped[inside], **colours)
+    """Dots at `points`; those beyond the axis from `low` to `high` become triangles at its edge.
+
+    Args:
+        axes: of the chart.
+        points: where, and the value.
+        low, high: ends of the axis of values.
+        colours: one for each point, or None.
+        looks: as Matplotlib's `scatter` takes them.
+
+    Returns:
+        What a legend shows.
+    """
+    places, values = np.transpose(points)
+    groups = {"^": values > high, "v": values < low, "o": (low <= values) & (values <= high)}
+    for marker, those in groups.items():
+        dots = axes.scatter(places[those], values.clip(low, high)[those], marker=marker, clip_on=marker == "o",
+                            c=None if colours is None else colours[those], **looks)
+    return dots
 
 
 def draw_failures(axes: Axes, trials: Sequence[TrialRow], place: Callable[[TrialRow], float], low: float,
@@ -175,11 +185,11 @@ def _outcomes(axes: Axes, content: SearchContent, trials: Sequence[TrialRow],
     always = [value for value in (content.done[0].value, content.default_value) if value is not None]
     low, high = limits([value for _, value in done], always)
     _value_axis(axes, content, low, high)
-    handles = [(draw_values(axes, *zip(*done, strict=True), low, high, s=18, color=colour(0), alpha=0.45,
-                            linewidths=0), "value of a trial")]
+    handles = [(draw_values(axes, done, low, high, s=18, color=colour(0), alpha=0.45, linewidths=0),
+                "value of a trial")]
     if stopped:
-        handles.append((draw_values(axes, *zip(*stopped, strict=True), low, high, s=18, facecolors="none",
-                                    edgecolors=colour(1), linewidths=1), "stopped early: latest score"))
+        handles.append((draw_values(axes, stopped, low, high, s=18, facecolors="none", edgecolors=colour(1),
+                                    linewidths=1), "stopped early: latest score"))
     where = {one.number: place for one, place in zip(trials, places, strict=True)}
     return handles + draw_failures(axes, trials, lambda one: where[one.number], low, high)
 
@@ -191,7 +201,7 @@ def _value_axis(axes: Axes, content: SearchContent, low: float, high: float) -> 
     axes.set_ylabel(f"{label(heading(content.objective))} ({good} is better)")
 
 
-def _best_dot(axes: Axes, best: TrialRow, place: float) -> tuple[Any, str]:
+def _best_dot(axes: Any, best: TrialRow, place: float) -> tuple[Any, str]:
     dot, = axes.plot(place, best.value, linestyle="", marker="o", markersize=7, color=INK, zorder=4)
     return dot, f"best: {cell(best.value)}, trial {best.number}"
 

@@ -58,7 +58,7 @@ def _answer(content: SearchContent) -> str:
     if best is None:
         return f"Of {plural(over, 'job')} that ended, none has a value." if over else "No job has ended yet."
     beside = "" if content.default_value is None else \
-        f" The setting that the study had before reached {cell(content.default_value)}."
+        f" The study's own setting reached {cell(content.default_value)}."
     return f"After {plural(over, 'job')}, the best setting reached a validation {name} of {cell(best.value)} " \
            f"(trial {best.number}).{beside}"
 
@@ -112,8 +112,8 @@ def _settings(content: SearchContent) -> list[Drawing]:
                    "hardly matters.", "Bar chart of the importance of each hyper-parameter."),
         Drawing.of("parallel.svg", parallel_coordinates(content), "Settings as a whole",
                    "Follow a line from top to bottom: it is one setting, and crosses each hyper-parameter's row at its "
-                   "value, the least at the left. The colour says how it ranks; the best one is thick. Where good lines "
-                   "bunch together, the value matters. A gap: the setting has no such hyper-parameter." + few,
+                   "value, the least at the left. The colour says how it ranks; the best one is thick. Where good "
+                   "lines bunch together, the value matters. A gap: the setting has no such hyper-parameter." + few,
                    "Parallel-coordinate plot of all settings that have a value.")]
 
 

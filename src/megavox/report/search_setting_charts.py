@@ -16,7 +16,7 @@ from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullForm
 from scipy.stats import rankdata
 
 from megavox.core.randomness import generator
-from megavox.report.canvas import COLOURS, FAINT, INK, label, new_figure, plain_number, styled
+from megavox.report.canvas import COLOURS, INK, label, new_figure, plain_number, styled
 from megavox.report.search_charts import draw_failures, draw_values, limits
 from megavox.report.search_content import ParameterRow, SearchContent, TrialRow
 from megavox.report.wording import cell, heading
@@ -55,14 +55,14 @@ def parameter_slice(content: SearchContent, parameter: ParameterRow) -> Figure |
     low, high = limits([one.value for one in done if one.value is not None],
                        [one.value for one in content.done[:1] if one.value is not None])
     axes.set_ylim(low, high)
-    last = max(one.number for one in content.trials) or 1
-    draw_values(axes, [place(one) for one in done], [one.value or 0.0 for one in done], low, high, s=20, alpha=0.8,
-                c=[one.number / last for one in done], cmap=EARLY_TO_LATE, vmin=0, vmax=1, linewidths=0)
+    age = np.array([one.number for one in done]) / (content.trials[-1].number or 1)
+    draw_values(axes, [(place(one), one.value or 0.0) for one in done], low, high, EARLY_TO_LATE(age), s=20, alpha=0.8,
+                linewidths=0)
     draw_failures(axes, with_it, place, low, high)
-    best = content.best
-    if best in done and best is not None:
-        axes.plot(place(best), best.value, linestyle="", marker="o", markersize=8, markerfacecolor="none",
-                  markeredgecolor=INK, markeredgewidth=1.6)
+    for one in done:
+        if one is content.best:
+            axes.plot(place(one), one.value or 0.0, linestyle="", marker="o", markersize=8, markerfacecolor="none",
+                      markeredgecolor=INK, markeredgewidth=1.6)
     axes.set_yticks([tick for tick in MaxNLocator(4).tick_values(low, high) if low <= tick <= high])
     axes.set_ylabel(label(heading(content.objective), 24))
     scale.draw(axes)

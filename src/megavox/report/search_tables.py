@@ -25,9 +25,10 @@ def best_table(content: SearchContent) -> Table | None:
              _setting(content.defaults, one.name)] for one in content.parameters]
     known = "" if content.default_value is None else cell(content.default_value)
     rows.append([Cell(heading(content.objective)), Cell(cell(best.value)), Cell(known or "not tried")])
-    notes = [f"{DASHED}: the setting has no such value."] if any(one.text == DASHED for row in rows for one in row) else []
-    return Table("The best setting", [("hyper-parameter", False), (f"best: trial {best.number}", False),
-                                      ("as the study had it", False)], rows, notes)
+    missing = any(one.text == DASHED for row in rows for one in row)
+    notes = [f"{DASHED}: the setting has no such value."] if missing else []
+    columns = [("hyper-parameter", False), (f"best: trial {best.number}", False), ("the study's own", False)]
+    return Table("The best setting beside the study's own", columns, rows, notes)
 
 
 def failure_table(content: SearchContent) -> Table | None:
@@ -50,7 +51,7 @@ def trial_table(content: SearchContent) -> Table | None:
     if not content.trials:
         return None
     names = [one.name for one in content.parameters]
-    columns = [("trial", True), (heading(content.objective), True), ("how it ended", False), ("hours of work", True),
+    columns = [("trial", True), (heading(content.objective), True), ("how it ended", False), ("hours", True),
                ("machine-hours", True),
                *((name, all(is_number(one.setting.get(name)) for one in content.trials)) for name in names)]
     numeric = dict(columns)
