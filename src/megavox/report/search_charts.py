@@ -15,6 +15,7 @@ from megavox.report.search_content import SearchContent, TrialRow
 from megavox.report.wording import cell, heading
 
 MOST_BARS = 24
+MOST_OPAQUE = 50  # lines over each other; more of them are fainter
 STRIP = 0.16  # height of the strip under a chart for trials that failed, in heights of the chart
 FAR = 3.0  # quartile ranges beyond which a value does not stretch the axis
 FAULTS = {"setting": ("failed by its setting", "x", colour(5)), "machine": ("failed by the machine", "+", FAINT)}
@@ -76,7 +77,8 @@ def learning_curves(content: SearchContent) -> Figure | str:
         return "No trial has told a score on the way yet, so there are no learning curves."
     figure, (axes,) = new_figure(3.7)
     looks: Mapping[str, dict[str, Any]] = {
-        "done": {"color": colour(0), "alpha": 0.4}, "stopped": {"color": colour(1), "linestyle": "--", "alpha": 0.9},
+        "done": {"color": colour(0), "alpha": 0.4 * faded(len(told))},
+        "stopped": {"color": colour(1), "linestyle": "--", "alpha": 0.9 * faded(len(told))},
         "running": {"color": colour(2), "linestyle": "-."}}
     names = {"done": "ran to its end", "stopped": "stopped early", "running": "under way"}
     handles: dict[str, Any] = {}
@@ -121,6 +123,11 @@ def importance_bars(importance: Mapping[str, float]) -> Figure | str:
     axes.grid(axis="y", visible=False)
     axes.set_xlabel("share of the difference between settings")
     return figure
+
+
+def faded(lines: int) -> float:
+    """Opacity, as a share, with which so many lines over each other can still be told apart."""
+    return min(1.0, (MOST_OPAQUE / lines) ** 0.5)
 
 
 def limits(values: Sequence[float], always: Sequence[float] = ()) -> tuple[float, float]:

@@ -17,7 +17,7 @@ from scipy.stats import rankdata
 
 from megavox.core.randomness import generator
 from megavox.report.canvas import COLOURS, INK, label, new_figure, plain_number, styled
-from megavox.report.search_charts import draw_failures, draw_values, limits
+from megavox.report.search_charts import draw_failures, draw_values, faded, limits
 from megavox.report.search_content import ParameterRow, SearchContent, TrialRow
 from megavox.report.wording import cell, heading
 
@@ -90,10 +90,11 @@ def parallel_coordinates(content: SearchContent) -> Figure | str:
     lines = np.array([[row.share(trial.setting[row.name]) if row.name in trial.setting else np.nan for row in rows]
                       + [share] for trial, share in zip(done, across, strict=True)])
     good = rankdata([content.sign * (one.value or 0.0) for one in done]) / len(done)  # 1 is the best
-    _lines(axes, lines[::-1], BAD_TO_GOOD(good[::-1], alpha=0.25 + 0.6 * good[::-1]))
+    _lines(axes, lines[::-1], BAD_TO_GOOD(good[::-1], alpha=(0.1 + 0.8 * good[::-1] ** 2) * faded(len(done))))
     axes.plot(lines[0], range(len(rows) + 1), color=INK, linewidth=2.6, marker="o", markersize=4.5)
-    names = [f"{label(row.name, 34)}\n{row.extent}" for row in rows]
-    axes.set_yticks(range(len(rows) + 1), [*names, f"{heading(content.objective)}\n{between(cell(low), cell(high))}"])
+    names = [*(f"{label(row.name, 34)}\n{row.extent}" for row in rows),
+             f"{label(heading(content.objective), 34)}\n{between(cell(low), cell(high))}"]
+    axes.set_yticks(range(len(rows) + 1), names)
     axes.set_ylim(len(rows) + 0.25, -0.25)
     axes.set_xlim(-0.02, 1.02)
     axes.set_xticks([])
