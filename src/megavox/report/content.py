@@ -159,7 +159,7 @@ def classification_case_rows(rows: Sequence[Mapping[str, Any]], classes: Sequenc
 
 
 def detection_case_rows(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """One row for each case from its scores, at the one threshold that gives `FALSE_PER_CASE` over all of them.
+    """One row for each case from its scores, at the lowest threshold with at most `FALSE_PER_CASE` over all of them.
 
     Args:
         rows: `subject`, `case` and the fields of `Marks`, as arrays or as lists with None for NaN.
