@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from froc_by_loops import Case, area, at, curve
 
-from megavox.measures.froc import RATES, Marks, froc, mean_sensitivity, partial_area, scored, sensitivity_at
+from megavox.measures.froc import RATES, Marks, border_at, froc, mean_sensitivity, partial_area, scored, sensitivity_at
 
 SETS, STEP_MM = 1000, 2.5
 
@@ -76,3 +76,28 @@ def test_diameters_share_the_false_positives() -> None:
     small, large = (froc([case], diameters) for diameters in ((0.0, 10.0), (10.0, np.inf)))
     assert small.sensitivity[-1] == 1.0 and large.sensitivity[-1] == 0.0
     assert small.false_rate[-1] == large.false_rate[-1] == 1.0
+
+
+def test_an_unknown_diameter_counts_and_stays_unknown() -> None:
+    case = scored(np.array([[0.0, 0.0, 4.9]]), np.array([0.7]), np.zeros((1, 3)), np.array([-1.0]), np.array([True]))
+    assert froc([case]).sensitivity[-1] == 1.0 and (case.found, case.diameters_mm) == (0.7, -1.0)
+    assert np.isnan(froc([case], (3.0, np.inf)).sensitivity).all()
+
+
+def test_above_the_border_lie_at_most_so_many_false_positives() -> None:
+    random = np.random.default_rng(2)
+    for rate in (0.125, 1.0, 2.5):
+        for scores in (random.normal(0, 1, 40), random.integers(0, 8, 40).astype(float)):
+            cases = [Marks(scores[n:n + 1], np.array([5.0]), scores[8 + 4 * n:12 + 4 * n]) for n in range(8)]
+            border = border_at(cases, rate)
+            assert np.mean([(case.false > border).sum() for case in cases]) <= rate
+            assert np.mean([(case.false >= border).sum() for case in cases]) > rate  # and no lower border will do
+            if len(set(scores)) == 40:
+                assert np.mean(scores[:8] > border) == sensitivity_at(froc(cases), [rate])[0]
+    assert border_at(cases, 4.0) == -np.inf
+
+
+def test_marks_are_read_from_plain_lists() -> None:
+    case = Marks.of({"found": [0.5, None], "diameters_mm": [4, -1], "false": []})
+    assert np.array_equal(case.found, [0.5, np.nan], equal_nan=True)
+    assert case.diameters_mm.tolist() == [4.0, -1.0] and case.false.shape == (0,)

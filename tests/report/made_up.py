@@ -6,6 +6,8 @@ from functools import cache
 
 import numpy as np
 
+from megavox.measures.detection import summarise_detection
+from megavox.measures.froc import Marks
 from megavox.measures.overlap import overlap
 from megavox.measures.summary import summarise_classification, summarise_segmentation
 from megavox.report.content import (
@@ -13,6 +15,7 @@ from megavox.report.content import (
     Headline,
     ReportContent,
     classification_case_rows,
+    detection_case_rows,
     segmentation_case_rows,
 )
 
@@ -136,3 +139,33 @@ def classify_content(multilabel: bool, cases: int = 160) -> ReportContent:
         cases=[CaseView("img0007", title, "Reference: pneumonia. Probability given to it: 0.03.", image, (1.0, 1.0))
                for title in ("worst", "median", "best")],
         case_rows=classification_case_rows(rows, classes, multilabel), provenance=PROVENANCE)
+
+
+@cache
+def detect_content(cases: int = 60) -> ReportContent:
+    """A detection: few large nodules, small ones that are harder to find, some of unknown diameter."""
+    random, rows = np.random.default_rng(9), []
+    for number in range(cases):
+        diameters = np.round(np.minimum(3 + random.exponential(4.5, random.poisson(2.2)), 42.0), 1)
+        scores = 1 / (1 + np.exp(-random.normal(0.15 * diameters, 1.0)))
+        found = [float(score) if random.random() < 0.93 else None for score in scores]
+        diameters[random.random(len(diameters)) < 0.04] = -1.0
+        false = 1 / (1 + np.exp(-random.normal(-1.2, 1.2, random.poisson(14))))
+        rows.append({"subject": f"s{number:03d}", "case": f"scan-{number:03d}", "found": found,
+                     "diameters_mm": diameters.tolist(), "false": false.tolist()})
+    evaluation = summarise_detection([Marks.of(row) for row in rows], [row["subject"] for row in rows], seed=3,
+                                     resamples=200)
+    views = [CaseView(f"scan-{number:03d}", title, "2 of 3 nodules found, 1 false positive.", volume(number)[0],
+                      (2.5, 1.0, 1.0), *((volume(number)[k] == 1).astype(np.uint8) for k in (1, 2)))
+             for number, title in enumerate(("worst", "median", "best"))]
+    numbers = evaluation["headline"]
+    return ReportContent(
+        study_name="Lung nodules", kind="detect", classes=["nodule"],
+        headline=[Headline("Mean sensitivity", numbers["mean_sensitivity"]),
+                  Headline("Partial area", numbers["partial_area"]),
+                  Headline("Sensitivity at 1 false positive per case", numbers["sensitivity_at_1"])],
+        cohort=[("Cases", f"{cases * 6} of {cases * 6} subjects"), ("Spacing", "1.0 by 0.7 by 0.7 mm")],
+        parts={part: {"cases": cases, "subjects": cases, "nodule": cases * 3 // 4}
+               for part in ("train", "validation", "test")},
+        curve=curve("partial_area", []), evaluation=evaluation, cases=views,
+        case_rows=detection_case_rows(rows), provenance=PROVENANCE)

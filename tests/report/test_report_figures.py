@@ -10,12 +10,13 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from made_up import ball, classify_content, curve, segment_content
+from made_up import ball, classify_content, curve, detect_content, segment_content
 from PIL import Image
 
 from megavox.report.canvas import COLOURS
 from megavox.report.classification_charts import confusion_matrix, reliability, roc_curves
 from megavox.report.content import CaseView
+from megavox.report.detection_charts import findings_by_diameter, froc_curves
 from megavox.report.overlays import case_overlay, classes_drawn
 from megavox.report.segmentation_charts import dice_distribution, volume_agreement
 from megavox.report.training_charts import training_curves
@@ -99,6 +100,27 @@ def test_reliability() -> None:
     words = texts(reliability({"a": point, "b": point, "rare": point, "none": []}, ["rare"]))
     assert {"a", "b"} <= set(words) and not {"rare", "none"} & set(words)
     assert isinstance(reliability({"rare": point, "none": []}, ["rare"]), str)
+
+
+def test_froc_curves_name_all_findings_and_each_diameter() -> None:
+    table = detect_content().evaluation
+    words = texts(froc_curves(table))
+    legend = [word for word in words if ":" in word]
+    assert legend[0] == f"all {table['n_findings']} findings: {shown(table['headline']['partial_area']).text}"
+    assert [word.split(",")[0] for word in legend[1:]] == list(table["strata"])
+    assert [word for word in words if word in "1248" or "/" in word] == ["1/8", "1/4", "1/2", "1", "2", "4", "8"]
+    nowhere = [None] * len(table["curve"]["false_rate"])
+    bare = froc_curves({**table, "curve": {**table["curve"], "low": nowhere, "high": nowhere}})
+    assert texts(bare) == words and b"opacity: 0.2" not in bare and b"opacity: 0.2" in froc_curves(table)
+    assert "no FROC curve" in str(froc_curves({**table, "n_findings": 0}))
+
+
+def test_findings_by_diameter_counts_what_was_found_and_missed() -> None:
+    row = {"found_mm": [3.0, 30.0, -1.0], "missed_mm": [5.0]}
+    words = texts(findings_by_diameter([row, {"found_mm": [], "missed_mm": [0.5, 200.0, -1.0]}]))
+    assert {"found (n = 2)", "missed (n = 3)", "3", "15", "120"} <= set(words)
+    for empty in ([], [{"found_mm": [-1.0], "missed_mm": []}]):
+        assert "No finding of known diameter" in str(findings_by_diameter(empty))
 
 
 def test_charts_are_readable_in_any_script() -> None:

@@ -12,12 +12,22 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from made_up import FINDINGS, ORGANS, classify_content, segment_content
+from made_up import FINDINGS, ORGANS, classify_content, detect_content, segment_content
 
 from megavox.core.files import plain
+from megavox.measures.detection import summarise_detection
+from megavox.measures.froc import Marks
 from megavox.measures.overlap import overlap
 from megavox.measures.summary import summarise_segmentation
-from megavox.report.content import CaseView, Headline, ReportContent, classification_case_rows, segmentation_case_rows
+from megavox.report import wording
+from megavox.report.content import (
+    CaseView,
+    Headline,
+    ReportContent,
+    classification_case_rows,
+    detection_case_rows,
+    segmentation_case_rows,
+)
 from megavox.report.page import write_report
 
 VOID = {"meta", "img", "link", "br", "hr", "input"}
@@ -72,6 +82,18 @@ def one_case() -> ReportContent:
         measures=[{"case": "c", "volume_mm3": nan}, {"case": "d", "other": "x"}])
 
 
+def no_finding() -> ReportContent:
+    """A detection whose test cases have false positives only."""
+    rows = [{"case": f"c{n}", "subject": f"s{n}", "found": [], "diameters_mm": [], "false": [0.5] * n}
+            for n in range(6)]
+    evaluation = summarise_detection([Marks.of(row) for row in rows], [row["subject"] for row in rows], seed=0,
+                                     resamples=5)
+    return ReportContent(
+        study_name="None", kind="detect", classes=["nodule"], evaluation=evaluation,
+        headline=[Headline("Mean sensitivity", evaluation["headline"]["mean_sensitivity"])],
+        case_rows=detection_case_rows(rows))
+
+
 def nasty() -> ReportContent:
     """Names that are markup, in every place that a name can reach."""
     content = segment_content(cases=6)
@@ -91,8 +113,10 @@ def nasty() -> ReportContent:
 
 CONTENTS = {
     "segment": segment_content, "multi-label": lambda: classify_content(True),
-    "two classes": lambda: classify_content(False), "no segmentation yet": lambda: nothing("segment"),
-    "no classification yet": lambda: nothing("classify"), "one undefined case": one_case, "nasty names": nasty,
+    "two classes": lambda: classify_content(False), "detect": detect_content,
+    "no segmentation yet": lambda: nothing("segment"), "no classification yet": lambda: nothing("classify"),
+    "no detection yet": lambda: nothing("detect"), "no finding": no_finding, "one undefined case": one_case,
+    "nasty names": nasty,
     "from JSON": lambda: dataclasses.replace(segment_content(6), evaluation=plain(segment_content(6).evaluation)),
 }
 
@@ -133,7 +157,7 @@ def test_figures_load_nothing_from_elsewhere(name: str, reports: Callable[[str],
 
 
 def test_same_content_gives_the_same_bytes(reports: Callable[[str], Path], tmp_path: Path) -> None:
-    for name in ("segment", "multi-label"):
+    for name in ("segment", "multi-label", "detect"):
         folders = [reports(name).parent, write_report(tmp_path / name, CONTENTS[name]()).parent]
         files = [{p.relative_to(f): p.read_bytes() for p in f.rglob("*") if p.is_file()} for f in folders]
         assert files[0] == files[1] and len(files[0]) > 4
@@ -169,6 +193,17 @@ def test_undefined_classes_are_named_with_their_reason(reports: Callable[[str], 
     for name, reason in undefined.items():
         assert f"{name}: undefined, {reason}; left out of the means." in text
     assert "cyst: empty reference in 14 cases." in Page(reports("segment")).text
+
+
+def test_a_detection_shows_all_findings_and_each_diameter(reports: Callable[[str], Path]) -> None:
+    evaluation, text = detect_content().evaluation, Page(reports("detect")).text
+    for entry in (evaluation["headline"], *evaluation["strata"].values()):
+        for measured in (entry["partial_area"], entry["sensitivity_at_0.125"]):
+            assert wording.shown(measured).text in text
+    assert all(name in text for name in (*evaluation["strata"], "largest missed (mm)", "unknown"))
+    text = Page(reports("no finding")).text
+    assert "Mean sensitivity could not be determined on 6 test cases from 6 subjects: no finding in any case." in text
+    assert "3 to 5 mm: undefined, no finding of this diameter." in text and "no FROC curve to draw" in text
 
 
 def test_quarantine_speaks_plainly(reports: Callable[[str], Path]) -> None:
@@ -209,3 +244,15 @@ def test_worst_cases_come_first_and_undefined_ones_last() -> None:
     rows = classification_case_rows([{"case": "c", "subject": "s", "probabilities": [0.7, 0.3], "target": [0, 1]}],
                                     ["a", "b"], False, [0.25])
     assert (rows[0]["score"], rows[0]["reference"], rows[0]["predicted"]) == (0.3, "b", "b")
+
+
+def test_findings_are_found_or_missed_at_one_false_positive_a_case() -> None:
+    rows = detection_case_rows([
+        {"case": "none", "subject": "s", "found": [], "diameters_mm": [], "false": [0.3]},
+        {"case": "found", "subject": "s", "found": [0.9, 0.8], "diameters_mm": [4, -1], "false": [0.3, 0.1]},
+        {"case": "missed", "subject": "s", "found": [None, 0.3, 0.4], "diameters_mm": [6, 9, 5], "false": []},
+        {"case": "false", "subject": "s", "found": [0.5], "diameters_mm": [5], "false": [0.9, 0.9, 0.8]}])
+    # Four cases allow four false positives; the next ones are equal at 0.3, so the threshold lies above them.
+    assert [(row["name"], row["score"], row["found_mm"], row["missed_mm"], row["false"]) for row in rows] == [
+        ("missed", pytest.approx(1 / 3), [5.0], [6.0, 9.0], 0), ("false", 1.0, [5.0], [], 3),
+        ("found", 1.0, [4.0, -1.0], [], 0), ("none", None, [], [], 0)]

@@ -8,9 +8,10 @@ without candidates are cases.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from math import nan
+from math import floor, inf, nan
+from typing import Any
 
 import numpy as np
 
@@ -25,13 +26,18 @@ class Marks:
 
     Attributes:
         found: `(F,)`, the best score on each finding that counts; NaN where none was found.
-        diameters_mm: `(F,)`, of the same findings.
+        diameters_mm: `(F,)`, of the same findings; negative where unknown.
         false: `(N,)`, scores of the false positives.
     """
 
     found: np.ndarray
     diameters_mm: np.ndarray
     false: np.ndarray
+
+    @classmethod
+    def of(cls, row: Mapping[str, Any]) -> Marks:
+        """From the same fields as plain lists, with None for what was not found."""
+        return cls(*(np.array(row[name], dtype=float) for name in ("found", "diameters_mm", "false")))
 
 
 @dataclass(frozen=True)
@@ -62,21 +68,22 @@ def scored(centres_mm: np.ndarray, scores: np.ndarray, findings_mm: np.ndarray, 
     if most is not None and len(scores) > most:
         kept = scores > np.sort(scores)[::-1][most]
         centres_mm, scores = centres_mm[kept], scores[kept]
-    diameters_mm = np.where(diameters_mm < 0, UNKNOWN_DIAMETER_MM, diameters_mm)
+    radii_mm = np.where(diameters_mm < 0, UNKNOWN_DIAMETER_MM, diameters_mm) / 2
     counts = np.asarray(counts, dtype=bool)
     apart = centres_mm.reshape(-1, 1, 3) - findings_mm.reshape(1, -1, 3)
-    hit = np.square(apart).sum(axis=2) < np.square(diameters_mm / 2)  # (C, F)
+    hit = np.square(apart).sum(axis=2) < np.square(radii_mm)  # (C, F)
     best = np.where(hit, scores.reshape(-1, 1), -np.inf).max(axis=0, initial=-np.inf)
     found = np.where(hit.any(axis=0), best, nan)
     return Marks(found[counts], diameters_mm[counts], scores[~hit.any(axis=1)])
 
 
-def froc(cases: Sequence[Marks], diameters_mm: tuple[float, float] = (0.0, np.inf)) -> Froc:
+def froc(cases: Sequence[Marks], diameters_mm: tuple[float, float] = (-inf, inf)) -> Froc:
     """The curve over all cases; one sweep of the score, so that no threshold is chosen.
 
     Args:
         cases: at least one.
-        diameters_mm: findings from the first up to below the second are looked for; false positives are those of all.
+        diameters_mm: findings from the first up to below the second are looked for (one of unknown diameter where the
+            first is negative); false positives are those of all.
     """
     low, high = diameters_mm
     found = np.concatenate([case.found[(low <= case.diameters_mm) & (case.diameters_mm < high)] for case in cases])
@@ -113,3 +120,9 @@ def partial_area(curve: Froc, most: float = MOST_FALSE) -> float:
     x = np.append(curve.false_rate[inside], most)
     y = np.append(curve.sensitivity[inside], sensitivity_at(curve, [most]))
     return float(np.trapezoid(y, x) / most)
+
+
+def border_at(cases: Sequence[Marks], rate: float) -> float:
+    """The score above which, and not at which, at most `rate` false positives a case lie; -inf where all do."""
+    false, most = np.concatenate([case.false for case in cases]), floor(rate * len(cases))
+    return float(np.sort(false)[::-1][most]) if len(false) > most else -inf

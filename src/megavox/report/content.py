@@ -14,6 +14,9 @@ from typing import Any, Literal
 import numpy as np
 
 from megavox.measures.classification import decisions
+from megavox.measures.froc import Marks, border_at
+
+FALSE_PER_CASE = 1.0  # at which a finding of a detection is called found or missed
 
 
 @dataclass(frozen=True)
@@ -75,9 +78,11 @@ class ReportContent:
         parts: for each part of the split `cases`, `subjects` and the cases of each class.
         derived: settings that were worked out, not given: `key`, `value`, `why`.
         curve: the lines of metrics.jsonl.
-        evaluation: `summarise_segmentation` or `summarise_classification`, or {} before evaluation.
+        evaluation: `summarise_segmentation`, `summarise_classification` or `summarise_detection`, or {} before
+            evaluation.
         cases: cases to look at, worst first.
-        case_rows: every test case: from `segmentation_case_rows` or `classification_case_rows`.
+        case_rows: every test case: from `segmentation_case_rows`, `classification_case_rows` or
+            `detection_case_rows`.
         quarantine: `case`, `subject`, `file`, `reason`, `message`.
         measures: rows of any table of measures; keys of the rows are its columns.
         notes: what the reader must know before trusting the numbers.
@@ -85,7 +90,7 @@ class ReportContent:
     """
 
     study_name: str
-    kind: Literal["segment", "classify"]
+    kind: Literal["segment", "classify", "detect"]
     classes: list[str]
     headline: list[Headline] = field(default_factory=list)
     cohort: list[tuple[str, str]] = field(default_factory=list)
@@ -151,6 +156,30 @@ def classification_case_rows(rows: Sequence[Mapping[str, Any]], classes: Sequenc
                       "reference": _names(classes, true > 0), "predicted": _names(classes, predicted),
                       "score": float(right.mean()) if len(right) else None})
     return _worst_first(found)
+
+
+def detection_case_rows(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """One row for each case from its scores, at the lowest threshold with at most `FALSE_PER_CASE` over all of them.
+
+    Args:
+        rows: `subject`, `case` and the fields of `Marks`, as arrays or as lists with None for NaN.
+
+    Returns:
+        `name`, `subject`, `score` (share of its findings that was found, None if it has none), `found_mm` and
+        `missed_mm` (diameters of its findings, negative where unknown) and `false` (number of false positives).
+        The case with the most missed findings comes first, of equal ones that with the most false positives.
+    """
+    if not rows:
+        return []
+    cases = [Marks.of(row) for row in rows]
+    border, found = border_at(cases, FALSE_PER_CASE), []
+    for row, case in zip(rows, cases, strict=True):
+        here = case.found > border  # not where it is NaN
+        found.append({"name": str(row["case"]), "subject": str(row["subject"]),
+                      "score": float(here.mean()) if len(here) else None,
+                      "found_mm": case.diameters_mm[here].tolist(), "missed_mm": case.diameters_mm[~here].tolist(),
+                      "false": int((case.false > border).sum())})
+    return sorted(found, key=lambda row: (-len(row["missed_mm"]), -row["false"], row["name"]))
 
 
 def _worst_first(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:

@@ -13,13 +13,14 @@ from typing import Any
 from megavox.report.canvas import colour
 from megavox.report.classification_charts import MOST_PANELS as MOST_CURVES
 from megavox.report.classification_charts import confusion_matrix, reliability, roc_curves
-from megavox.report.content import CaseView, ReportContent
+from megavox.report.content import FALSE_PER_CASE, CaseView, ReportContent
+from megavox.report.detection_charts import findings_by_diameter, froc_curves
 from megavox.report.overlays import case_overlay, classes_drawn
 from megavox.report.segmentation_charts import MOST_DOTS, MOST_PANELS, dice_distribution, volume_agreement
 from megavox.report.training_charts import training_curves
 from megavox.report.wording import heading, plural
 
-METRICS = {"segment": "dice", "classify": "auroc"}  # validation score of each task
+METRICS = {"segment": "dice", "classify": "auroc", "detect": "partial_area"}  # validation score of each task
 
 
 @dataclass(frozen=True, eq=False)
@@ -73,14 +74,14 @@ def result_figures(content: ReportContent) -> list[Drawing]:
     """The charts of the evaluation on the test cases."""
     if not content.evaluation:
         return []
-    return _segmentation(content) if content.kind == "segment" else _classification(content)
+    return {"segment": _segmentation, "classify": _classification, "detect": _detection}[content.kind](content)
 
 
 def case_pictures(content: ReportContent) -> list[CasePicture]:
     """The cases to look at, in the order given."""
     pictures = []
     for number, view in enumerate(content.cases, start=1):
-        drawn = [k for k in classes_drawn(view, len(content.classes)) if content.kind == "segment"]
+        drawn = classes_drawn(view, len(content.classes))
         drawing = Drawing.of(f"case-{number:02d}.png", case_overlay(view, len(content.classes)),
                              f"{view.title.capitalize()}: {view.name}", _how_shown(view), _case_alt(view, bool(drawn)))
         pictures.append(CasePicture(view, drawing, [(content.classes[k - 1], colour(k - 1)) for k in drawn],
@@ -128,6 +129,25 @@ def _classification(content: ReportContent) -> list[Drawing]:
         "ten; below it the model is too sure, above it not sure enough."
         + _left_out(calibration, left_out), f"Reliability plot over {cases}."))
     return drawings
+
+
+def _detection(content: ReportContent) -> list[Drawing]:
+    evaluation = content.evaluation
+    over = f"{plural(evaluation['n_findings'], 'finding')} in {plural(evaluation['n_cases'], 'test case')}"
+    unknown = sum(mm <= 0 for row in content.case_rows for mm in [*row["found_mm"], *row["missed_mm"]])
+    left_out = f" {plural(unknown, 'finding')} of unknown diameter: not shown." if unknown else ""
+    return [
+        Drawing.of("froc.svg", froc_curves(evaluation), "FROC curve",
+                   "How many of the findings are found (up) at the price of how many false positives in each case "
+                   "(right). Dots: the seven points whose mean is LUNA16's score; shade: 95 % interval at each point; "
+                   "thin lines: findings by diameter, beside the same false positives. In the legend: area under the "
+                   "curve from 0 to 5 false positives per case, over 5, with its 95 % interval.",
+                   f"FROC curves over {over}, with the area under each curve in the legend."),
+        Drawing.of("diameters.svg", findings_by_diameter(content.case_rows), "Findings by diameter",
+                   f"Findings found and missed, at the lowest threshold with at most {FALSE_PER_CASE:g} false positive "
+                   f"per case over these test cases.{left_out}",
+                   f"Histogram of the diameters of {over}, found ones and missed ones."),
+    ]
 
 
 def _left_out(calibration: Mapping[str, Any], left_out: list[str]) -> str:

@@ -18,9 +18,16 @@ from megavox.report import wording
 from megavox.report.content import ReportContent
 from megavox.report.figures import case_pictures, result_figures, training_figure
 from megavox.report.reasons import reason_words
-from megavox.report.tables import case_table, classification_tables, measure_table, segmentation_tables
+from megavox.report.tables import (
+    case_table,
+    classification_tables,
+    detection_tables,
+    measure_table,
+    segmentation_tables,
+)
 
 INDEX = "index.html"
+TABLES = {"segment": segmentation_tables, "classify": classification_tables, "detect": detection_tables}
 
 
 @dataclass(frozen=True)
@@ -46,10 +53,9 @@ def write_report(folder: Path, content: ReportContent) -> Path:
         MachineError: the disk is full.
     """
     training, results, cases = training_figure(content), result_figures(content), case_pictures(content)
-    table = segmentation_tables if content.kind == "segment" else classification_tables
     html = template("report.html.j2").render(
         c=content, answer=_answer(content), training=training, results=results, pictures=cases,
-        tables=table(content.evaluation) if content.evaluation else [],
+        tables=TABLES[content.kind](content.evaluation) if content.evaluation else [],
         case_table=case_table(content), measure_table=measure_table(content.measures),
         reasons=_by_reason(content.quarantine), provenance=flat(content.provenance), w=wording)
     with whole_folder(folder) as temporary:

@@ -6,8 +6,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from megavox.report.content import ReportContent
-from megavox.report.wording import cell, heading, is_number, number, plural, shown, unit_of
+from megavox.report.content import FALSE_PER_CASE, ReportContent
+from megavox.report.wording import cell, count, heading, is_number, number, plural, shown, unit_of
 
 MOST_ROWS = 5000  # of a table on the page; the whole of it is in its CSV file
 MOST_CLASS_COLUMNS = 8
@@ -90,6 +90,29 @@ def classification_tables(evaluation: Mapping[str, Any]) -> list[Table]:
                   note)]
 
 
+def detection_tables(evaluation: Mapping[str, Any]) -> list[Table]:
+    """All findings, then each range of diameters, with intervals."""
+    whole, strata = evaluation["headline"], evaluation["strata"]
+    counts = [[Cell("findings"), _count(evaluation["n_findings"])],
+              [Cell("false positives per case, at any score"),
+               Cell(number(evaluation["false_per_case"], "per case"), numeric=True)]]
+    all_ = counts + [[Cell(heading(name)), _measured(entry, say=True)] for name, entry in whole.items()]
+    rows = [[Cell("findings"), *(_count(entry["n_findings"]) for entry in strata.values())]]
+    rows += [[Cell(heading(name)), *(_measured(entry[name]) for entry in strata.values())] for name in whole]
+    meaning = ["Partial area: under the FROC curve from 0 to 5 false positives per case, over 5. Mean sensitivity: of "
+               "the seven below it, as LUNA16 has it. Sensitivity: share of the findings that are found at that number "
+               "of false positives per case."]
+    undefined = [f"{name}: undefined, {entry['partial_area']['undefined']}." for name, entry in strata.items()
+                 if entry["partial_area"]["value"] is None]
+    undefined += _no_intervals(entry[name] for entry in strata.values() for name in whole)
+    return [Table("All findings, with 95 % interval", [("measure", False), ("value", True)], all_, meaning),
+            Table("Findings by diameter, with 95 % interval", [("measure", False), *((name, True) for name in strata)],
+                  rows, ["A false positive has no diameter: each column counts all of them.",
+                         "Resamples without a finding of the diameter are left out of its intervals. Where no finding, "
+                         "or every one, was missed, resampling cannot tell how it would be with others, and the "
+                         "interval is too narrow.", *undefined])]
+
+
 def case_table(content: ReportContent) -> Table | None:
     """Every test case, the worst first; None where there is none."""
     rows = content.case_rows[:MOST_ROWS]
@@ -98,19 +121,35 @@ def case_table(content: ReportContent) -> Table | None:
     notes = [] if len(rows) == len(content.case_rows) else \
         [f"The worst {plural(len(rows), 'case')} of {len(content.case_rows)}; all of them are in the run's "
          "evaluation_cases.csv."]
-    if content.kind == "classify":
-        columns = [("case", False), ("subject", False), ("reference", False), ("predicted", False),
-                   ("probability of the reference", True)]
-        return Table("Every test case, the worst first", columns, [
-            [Cell(row["name"]), Cell(row["subject"]), Cell(row["reference"]), Cell(row["predicted"]),
-             _score(row["score"], "the reference is unknown")] for row in rows], notes)
-    classes = content.classes if 1 < len(content.classes) <= MOST_CLASS_COLUMNS else []
-    columns = [("case", False), ("subject", False), ("mean Dice" if len(content.classes) > 1 else "Dice", True),
-               *((name, True) for name in classes)]
-    return Table("Every test case, the worst first", columns, [
-        [Cell(row["name"]), Cell(row["subject"]),
-         _score(row["score"], _why(row) if len(content.classes) == 1 else "no class is in the reference"),
-         *(_dice(row["classes"].get(name)) for name in classes)] for row in rows], notes)
+    cells = {"segment": _segmentation_cases, "classify": _classification_cases, "detect": _detection_cases}
+    columns, lines, more = cells[content.kind](rows, content.classes)
+    return Table("Every test case, the worst first", [("case", False), ("subject", False), *columns],
+                 [[Cell(row["name"]), Cell(row["subject"]), *line] for row, line in zip(rows, lines, strict=True)],
+                 notes + more)
+
+
+_Cases = tuple[list[tuple[str, bool]], list[list[Cell]], list[str]]  # columns, cells of each row, notes
+
+
+def _segmentation_cases(rows: Sequence[Mapping[str, Any]], classes: Sequence[str]) -> _Cases:
+    several = len(classes) > 1
+    single = classes if several and len(classes) <= MOST_CLASS_COLUMNS else []
+    columns = [("mean Dice" if several else "Dice", True), *((name, True) for name in single)]
+    return columns, [[_score(row["score"], "no class is in the reference" if several else _why(row)),
+                      *(_dice(row["classes"].get(name)) for name in single)] for row in rows], []
+
+
+def _classification_cases(rows: Sequence[Mapping[str, Any]], classes: Sequence[str]) -> _Cases:
+    columns = [("reference", False), ("predicted", False), ("probability of the reference", True)]
+    return columns, [[Cell(row["reference"]), Cell(row["predicted"]), _score(row["score"], "the reference is unknown")]
+                     for row in rows], []
+
+
+def _detection_cases(rows: Sequence[Mapping[str, Any]], classes: Sequence[str]) -> _Cases:
+    columns = [("findings", True), ("found", True), ("false positives", True), ("largest missed (mm)", True)]
+    return columns, [[_count(len(row["found_mm"]) + len(row["missed_mm"])), _count(len(row["found_mm"])),
+                      _count(row["false"]), _largest(row["missed_mm"])] for row in rows], \
+        [f"At the lowest threshold with at most {FALSE_PER_CASE:g} false positive per case over these test cases."]
 
 
 def measure_table(rows: Sequence[Mapping[str, Any]]) -> Table | None:
@@ -135,6 +174,18 @@ def _score(value: float | None, why: str) -> Cell:
     if value is None:
         return Cell("undefined", why, why, "", True)
     return Cell(number(value), sort=repr(float(value)), numeric=True)
+
+
+def _count(n: int) -> Cell:
+    return Cell(count(n), sort=str(n), numeric=True)
+
+
+def _largest(diameters_mm: Sequence[float]) -> Cell:
+    """The largest of what was missed; unknown ones count only where there is no other."""
+    if not diameters_mm:
+        return Cell(DASHED, numeric=True)
+    largest = max(diameters_mm)
+    return Cell(number(largest, "mm") if largest > 0 else "unknown", sort=str(largest), numeric=True)
 
 
 def _dice(entry: Mapping[str, Any] | None) -> Cell:
