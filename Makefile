@@ -33,7 +33,7 @@ $(VENV)/installed: pyproject.toml
 	touch $@
 
 $(VENV)/installed-test: $(VENV)/installed
-	$(BIN)/python -m pip install --quiet --editable '.[cpu,test]'
+	$(BIN)/python -m pip install --quiet --editable '.[cpu,search,test]'
 	touch $@
 
 bench: $(VENV)/installed-peers

@@ -22,6 +22,7 @@ from pathlib import Path
 import pytest
 
 import accounting_here
+from debian import missing
 from megavox.core.processes import die_with_parent
 
 PACKAGES = ("slurmctld", "slurmd", "slurm-client", "munge", *accounting_here.PACKAGES)
@@ -74,7 +75,7 @@ def the_cluster() -> Cluster:
     """The cluster, which is up; skips the test where there is none and none may be made."""
     with Path(tempfile.gettempdir(), "megavox-slurm.lock").open("w") as lock:  # other processes of pytest
         fcntl.flock(lock, fcntl.LOCK_EX)
-        why = _cannot()
+        why = missing(PROGRAMS, PACKAGES)
         if why:
             pytest.skip(f"no Slurm for tests: {why}")
         folder = Path(tempfile.mkdtemp(prefix="megavox-slurm-"))
@@ -82,28 +83,6 @@ def the_cluster() -> Cluster:
         cluster = Cluster(folder)
         cluster.up()
         return cluster
-
-
-def _cannot() -> str:
-    if os.geteuid() != 0:
-        return "only root may bring one up"
-    if all(shutil.which(name) for name in PROGRAMS):
-        return ""
-    if shutil.which("apt-get") is None:
-        return "Debian's packages are needed"
-    quiet = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
-    policy = Path("/usr/sbin/policy-rc.d")  # so that the packages start no daemons of their own
-    made = not policy.exists()
-    if made:
-        policy.write_text("#!/bin/sh\nexit 101\n")
-        policy.chmod(0o755)
-    try:
-        for command in (["apt-get", "update"], ["apt-get", "install", "-y", "--no-install-recommends", *PACKAGES]):
-            done = subprocess.run(command, env=quiet, capture_output=True, text=True, check=False, timeout=600)
-    finally:
-        if made:
-            policy.unlink()
-    return "" if done.returncode == 0 else f"apt-get install fails: {done.stderr.strip()[-200:]}"
 
 
 class Cluster:

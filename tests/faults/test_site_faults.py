@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -214,3 +215,15 @@ def test_more_than_this_machine_has_is_refused(tmp_path: Path) -> None:
     job = JobFolder.create(tmp_path / "job", Request(("true",), str(tmp_path), gpus=3))
     with pytest.raises(SiteError, match="asks for 1 nodes with 3 GPUs"):
         site.submit(job)
+
+
+def test_a_job_that_takes_more_memory_than_it_asked_for_is_ended(tmp_path: Path) -> None:
+    site = Local(LocalSection(cpus=1, place=tmp_path / "slots"))
+    hungry = "import time; taken = bytearray(400_000_000); print('taken', flush=True); time.sleep(2)"
+    for memory_gb, state in ((0.2, State.MEMORY), (0.8, State.DONE)):
+        request = Request((sys.executable, "-c", hungry), str(tmp_path), memory_gb=memory_gb)
+        job = JobFolder.create(tmp_path / f"job-{memory_gb}", request)
+        site.submit(job)
+        found = ended(site, job)
+        assert found.state is state, found
+        assert (found.state is State.DONE) == ("0.2 GB asked for" not in found.told)

@@ -13,7 +13,7 @@ from optuna.trial import TrialState
 
 from megavox.core.errors import StudyError
 from megavox.search import driver
-from megavox.search.driver import ATTEMPT, ATTEMPTS, End, Sight, drive
+from megavox.search.driver import ATTEMPT, ATTEMPTS, End, Sight, drive, withdraw
 from megavox.search.ledger import Ledger
 from megavox.search.sampler import CAUSE, MACHINE_AT_FAULT, SETTING_AT_FAULT
 from megavox.search.space import Bound, Number, Setting, Space
@@ -52,7 +52,7 @@ class InMemory:
         score = (setting["x"] - 0.3) ** 2 + (setting["y"] - 0.6) ** 2 + number % 3
         share = min(1.0, self.looks[trial] / LOOKS)
         if trial in self.cancelled:
-            return Sight([(share, score)], End.SETTING, None, "cancelled")
+            return Sight([(share, score)], End.CANCELLED, None, "cancelled")
         if share < 1:
             return Sight([(share, score + 1 - share)])
         if number % 7 == 3:
@@ -110,6 +110,31 @@ def test_it_leaves_and_goes_on(tmp_path: Path) -> None:
         asked = iter([False, True])
         drive(found, section(), work, leave=lambda asked=asked: next(asked))
     checked(found, work)
+
+
+def test_what_somebody_cancels_is_not_tried_again_but_what_is_withdrawn_is(tmp_path: Path) -> None:
+    found, work = ledger(tmp_path / "journal"), InMemory()
+    for _ in range(2):
+        asked = iter([False, True])
+        drive(found, section(), work, leave=lambda asked=asked: next(asked))
+        if not work.cancelled:
+            withdraw(found, work)
+    assert len(work.cancelled) == 3 and {attempt for _, attempt in work.cancelled} == {1}
+    assert {sent for sent in work.sent if sent[1] == 2} == {(number, 2) for number, _ in work.cancelled}
+    number = found.under_way()[0].number
+    work.cancel(number, 2)
+    drive(found, section(), work)
+    assert found.trials()[number].user_attrs[CAUSE] == End.CANCELLED
+    assert max(attempt for (sent, attempt) in work.sent if sent == number) == 2
+
+
+def test_where_the_first_all_fail_it_stops_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    found, work = ledger(tmp_path / "journal"), InMemory()
+    monkeypatch.setattr(InMemory, "_one", lambda self, trial: Sight([], End.SETTING, None, "no such file"))
+    with pytest.raises(StudyError, match=r"the first 10 trials failed; the last one: no such file\."):
+        drive(found, section(), work)
+    drive(found, section(), work)
+    assert len(found.trials()) == 14
 
 
 def test_another_search_under_the_same_name_is_refused(tmp_path: Path) -> None:

@@ -8,10 +8,14 @@ from pathlib import Path
 
 import optuna
 import pytest
+from spaces import MIXED
 
 from megavox.core.claims import Claims
 from megavox.core.errors import MachineError
+from megavox.search.ledger import Ledger
+from megavox.search.sampler import AsynchronousSampler
 from megavox.search.storage import mend, open_storage
+from postgres_here import postgres
 
 TRIALS = 3
 
@@ -82,6 +86,33 @@ def test_a_lock_ends_with_its_process(journal: Path) -> None:
 
 
 def test_a_database_that_is_not_there_is_told_without_its_password() -> None:
-    with pytest.raises(MachineError, match=r"search\.storage") as told:
-        open_storage("postgresql+psycopg://me:secret@127.0.0.1:1/none")
+    with pytest.raises(MachineError, match=r"does not answer.*search\.storage") as told:
+        open_storage("postgresql://me:secret@127.0.0.1:1/none")
     assert "secret" not in str(told.value)
+    with pytest.raises(MachineError, match=r"not installed: \w+"):
+        open_storage("oracle+cx_oracle://me:secret@127.0.0.1:1/none")
+
+
+def test_a_search_in_postgresql_is_seen_from_everywhere_and_outlives_its_server() -> None:
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    with postgres() as server:
+        ledgers = [Ledger(open_storage(server.url), MIXED, AsynchronousSampler(MIXED, 0), "minimise", "s")
+                   for _ in range(2)]
+        here = Ledger(open_storage(server.url.replace("postgresql:", "postgresql+psycopg:")), MIXED,
+                      AsynchronousSampler(MIXED, 0), "minimise", "s")
+        for number in range(6):
+            one, other = ledgers[number % 2], ledgers[1 - number % 2]
+            trial = one.propose()
+            assert [running.number for running in other.under_way()] == [number]
+            one.report(trial, 0.5, 1.0 + number)
+            if number == 3:
+                server.down()
+                server.up()
+            other.end(trial, float(number))
+        assert [trial.value for trial in here.trials()] == [0.0, 1.0, 2.0, 3.0, 4.0, 5.0]
+        assert all(here.setting(trial) for trial in here.trials())
+        assert here.ended()[2] == ([(0.5, 3.0)], 2.0)
+        journal = Ledger(optuna.storages.InMemoryStorage(), MIXED, AsynchronousSampler(MIXED, 0), "minimise", "s")
+        for number in range(6):
+            journal.end(journal.propose(), float(number))
+        assert [one.params for one in journal.trials()] == [one.params for one in here.trials()], "as from a journal"

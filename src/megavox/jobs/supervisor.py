@@ -32,6 +32,7 @@ from megavox.jobs.job import JobFolder, State, Status
 from megavox.jobs.told import how_it_ended
 
 LOOK_EVERY_S = 0.1
+WEIGH_EVERY_S = 0.5
 KILL_AFTER_S = 30.0  # a command that was told to end is killed after that time
 
 
@@ -44,6 +45,7 @@ class _Running:
     began: float
     told: bool = False  # that its time limit is near
     cancelled: float | None = None  # when it was told to end
+    weighed: float = 0.0  # when its memory was measured
 
 
 class Supervisor:
@@ -121,6 +123,20 @@ class Supervisor:
         elif limit is not None and not one.told and since > max(limit - self._request.grace_s, limit / 2):
             one.told = True
             one.process.send_signal(signal.SIGUSR1)
+        elif self._request.memory_gb is not None and time.monotonic() - one.weighed > WEIGH_EVERY_S:
+            self._weigh(part, one, self._request.memory_gb)
+
+    def _weigh(self, part: int | None, one: _Running, most_gb: float) -> None:
+        """End an element that takes more memory than was asked for, as batch systems do."""
+        one.weighed, taken = time.monotonic(), 0
+        for process in [one.process, *_below(one.process.pid)]:
+            with suppress(psutil.NoSuchProcess):
+                memory = psutil.Process(process.pid).memory_info()
+                taken += memory.rss - memory.shared
+        if taken > most_gb * 1e9:
+            self._kill(one)
+            if self._folder.judged(part) is None:
+                self._judge(part, State.MEMORY, said=f"{taken / 1e9:.2f} GB were taken and {most_gb:g} GB asked for")
 
     def _ended(self, part: int | None, one: _Running, status: int) -> None:
         del self._running[part]
@@ -142,15 +158,22 @@ class Supervisor:
 
     def _kill(self, one: _Running) -> None:
         """End it and all that it started."""
-        below = psutil.Process(one.process.pid).children(recursive=True)
+        below = _below(one.process.pid)
         one.process.kill()
         one.process.wait()
         for process in below:
             with suppress(psutil.NoSuchProcess):
                 process.kill()
 
-    def _judge(self, part: int | None, state: State, status: int | None = None) -> None:
-        self._folder.judge(Status(state, how_it_ended(state, status, self._folder, part), status), part)
+    def _judge(self, part: int | None, state: State, status: int | None = None, said: str = "") -> None:
+        self._folder.judge(Status(state, how_it_ended(state, status, self._folder, part, said), status), part)
+
+
+def _below(pid: int) -> list[psutil.Process]:
+    """All that a process started; none where it has just ended."""
+    with suppress(psutil.NoSuchProcess):
+        return psutil.Process(pid).children(recursive=True)
+    return []
 
 
 def _begin(cores: set[int]) -> None:

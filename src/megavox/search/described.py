@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from megavox.core.errors import StudyError
-from megavox.search.space import Bound, Choice, Number, Parameter, Space
+from megavox.search.space import Bound, Choice, Number, Parameter, Setting, Space
 from megavox.study import Study
 from megavox.study.load import validated
 from megavox.study.search import OF_ANOTHER, ParameterSection
@@ -45,6 +45,24 @@ def with_setting(study: Study, setting: Mapping[str, Any], where: str = "search.
                                  "training.optimiser.rate")
         place[last] = value
     return validated(Study, data, where)
+
+
+def setting_of_study(space: Space, study: Study) -> Setting | None:
+    """The study's own values of what is searched; None where they lie outside the space.
+
+    Args:
+        space: of the study.
+        study: with every value derived.
+    """
+    data, found = study.model_dump(), Setting()
+    for one in space.active(found):
+        value: Any = data
+        for part in one.name.split("."):
+            value = value.get(part) if isinstance(value, dict) else None
+        if not one.holds(value, found):
+            return None
+        found[one.name] = value
+    return found
 
 
 def _parameter(study: Study, name: str, section: ParameterSection, before: Mapping[str, Parameter]) -> Parameter:

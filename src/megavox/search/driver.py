@@ -16,15 +16,17 @@ from typing import Protocol
 
 from optuna.trial import FrozenTrial
 
+from megavox.core.errors import StudyError
 from megavox.search.ledger import Ledger
-from megavox.search.sampler import MACHINE_AT_FAULT, SETTING_AT_FAULT, WHOLE
+from megavox.search.sampler import CAUSE, MACHINE_AT_FAULT, SETTING_AT_FAULT, WHOLE
 from megavox.search.space import Setting
 from megavox.search.stopping import hopeless
 from megavox.study.search import SearchSection
 
 LOOK_EVERY_S = 0.5
 ATTEMPTS = 3  # of a trial whose machine is at fault
-ATTEMPT, STOPPED = "attempt", "stopped"  # attributes of trials
+FIRST_FAILURES = 10  # at the least: if all trials until then fail by their setting's fault, something else is wrong
+ATTEMPT, STOPPED, WITHDRAWN = "attempt", "stopped", "withdrawn"  # attributes of trials
 
 
 class End(StrEnum):
@@ -33,6 +35,7 @@ class End(StrEnum):
     DONE = "done"
     SETTING = SETTING_AT_FAULT
     MACHINE = MACHINE_AT_FAULT
+    CANCELLED = "cancelled"  # by somebody: nothing is learnt, and it is not tried again
 
 
 @dataclass(frozen=True)
@@ -43,7 +46,7 @@ class Sight:
         scores: share of the training and validation score, the latest last.
         end: None while it is under way.
         value: with which it ended.
-        told: how it ended, for people.
+        told: where it is, or how it ended, for people.
     """
 
     scores: Sequence[tuple[float, float]] = ()
@@ -75,21 +78,24 @@ def drive(ledger: Ledger, section: SearchSection, work: Work, tell: Callable[[],
         ledger: of the search.
         section: how many trials, and when one is stopped.
         work: where they are carried out.
-        tell: called whenever something has changed.
+        tell: called after each look.
         leave: asked all the time.
+
+    Raises:
+        StudyError: the first trials all failed by their setting's fault.
     """
     for trial in ledger.under_way():  # also what was proposed before this was killed, and not sent
         _send(ledger, trial, work)
     while not leave():
         trials = ledger.under_way()
-        seen = work.look([(trial.number, _attempt(trial)) for trial in trials])
-        changed = [_hear(ledger, trial, seen[trial.number], section, work) for trial in trials]
+        seen = work.look([(trial.number, attempt_of(trial)) for trial in trials])
+        for trial in trials:
+            _hear(ledger, trial, seen[trial.number], section, work)
         whole = [trial for trial in ledger.trials() if ledger.setting(trial) is not None]  # others were cut off
         room = min(section.workers - len(ledger.under_way()), section.jobs - len(whole))
         for _ in range(room):
             _send(ledger, ledger.propose(), work)
-        if any(changed) or room > 0:
-            tell()
+        tell()
         if not ledger.under_way():
             return
         time.sleep(LOOK_EVERY_S)
@@ -100,13 +106,13 @@ def _send(ledger: Ledger, trial: FrozenTrial, work: Work) -> None:
     if setting is None:
         ledger.fail(trial, MACHINE_AT_FAULT, "whoever proposed it was cut off")
     else:
-        work.send(trial.number, _attempt(trial), setting)
+        work.send(trial.number, attempt_of(trial), setting)
     if STOPPED in trial.user_attrs:
-        work.cancel(trial.number, _attempt(trial))
+        work.cancel(trial.number, attempt_of(trial))
 
 
-def _hear(ledger: Ledger, trial: FrozenTrial, sight: Sight, section: SearchSection, work: Work) -> bool:
-    """Take down what is new of a trial; returns whether there was anything."""
+def _hear(ledger: Ledger, trial: FrozenTrial, sight: Sight, section: SearchSection, work: Work) -> None:
+    """Take down what is new of a trial."""
     new = [(share, score) for share, score in sight.scores
            if round(share * WHOLE) not in trial.intermediate_values and math.isfinite(score)]
     for share, score in new:
@@ -114,19 +120,42 @@ def _hear(ledger: Ledger, trial: FrozenTrial, sight: Sight, section: SearchSecti
     if sight.end is None:
         if new:
             _end_if_hopeless(ledger, trial, section, work)
-        return bool(new)
+        return
     value = sight.value if sight.value is not None and math.isfinite(sight.value) else None
     if STOPPED in trial.user_attrs and sight.end is not End.DONE:
         ledger.stop(trial)
     elif sight.end is End.DONE and value is not None:
         ledger.end(trial, value)
-    elif sight.end is End.MACHINE and _attempt(trial) < ATTEMPTS:
-        ledger.note(trial, ATTEMPT, _attempt(trial) + 1)
+    elif _again(trial, sight.end):
+        ledger.note(trial, ATTEMPT, attempt_of(trial) + 1)
         _send(ledger, ledger.trials()[trial.number], work)
     else:
         told = "it ended without a value" if sight.end is End.DONE else sight.told
-        ledger.fail(trial, MACHINE_AT_FAULT if sight.end is End.MACHINE else SETTING_AT_FAULT, told)
-    return True
+        ledger.fail(trial, SETTING_AT_FAULT if sight.end is End.DONE else sight.end, told)
+        _refuse_to_fail_on(ledger, section, told)
+
+
+def _again(trial: FrozenTrial, end: End) -> bool:
+    """Whether a trial is to be sent once more."""
+    attempt = attempt_of(trial)
+    return (end is End.MACHINE and attempt < ATTEMPTS) or (
+        end is End.CANCELLED and trial.user_attrs.get(WITHDRAWN) == attempt)
+
+
+def withdraw(ledger: Ledger, work: Work) -> None:
+    """End what is under way; whoever goes on with the search sends it again."""
+    for trial in ledger.under_way():
+        ledger.note(trial, WITHDRAWN, attempt_of(trial))
+        work.cancel(trial.number, attempt_of(trial))
+
+
+def _refuse_to_fail_on(ledger: Ledger, section: SearchSection, told: str) -> None:
+    """Stop once where nothing but failures came; the same command goes on, for those who know better."""
+    failed = [trial for trial in ledger.trials() if trial.user_attrs.get(CAUSE) == SETTING_AT_FAULT]
+    if len(failed) == max(FIRST_FAILURES, section.workers) and not ledger.ended():
+        raise StudyError(f"the first {len(failed)} trials failed; the last one: {told.rstrip('. ')}",
+                         where="search.space", fix="Mend the study, or the space, and take another --run-name; "
+                         "the same command goes on with this one")
 
 
 def _end_if_hopeless(ledger: Ledger, trial: FrozenTrial, section: SearchSection, work: Work) -> None:
@@ -134,8 +163,9 @@ def _end_if_hopeless(ledger: Ledger, trial: FrozenTrial, section: SearchSection,
         return
     if hopeless(ledger.curve(ledger.trials()[trial.number]), ledger.ended(), section.stop):
         ledger.note(trial, STOPPED, True)  # before: whoever comes after a kill cancels it once more
-        work.cancel(trial.number, _attempt(trial))
+        work.cancel(trial.number, attempt_of(trial))
 
 
-def _attempt(trial: FrozenTrial) -> int:
+def attempt_of(trial: FrozenTrial) -> int:
+    """How many times a trial was sent."""
     return int(trial.user_attrs.get(ATTEMPT, 1))

@@ -11,7 +11,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from megavox.core.errors import StudyError
 from megavox.search.previews import Curve
-from megavox.search.sampler import CAUSE, WHOLE, curve_of, ended_of, setting_of, sign_of, suggest
+from megavox.search.sampler import CAUSE, WHOLE, as_parameters, curve_of, ended_of, setting_of, sign_of, suggest
 from megavox.search.space import Setting, Space
 from megavox.study.compare import differences
 
@@ -35,7 +35,7 @@ class Ledger:
 
     def __init__(self, storage: BaseStorage, space: Space, sampler: BaseSampler,
                  goal: Literal["maximise", "minimise"], name: str) -> None:
-        self._storage, self.space, self._name = storage, space, name
+        self.storage, self.space, self._name = storage, space, name
         self.study = optuna.create_study(storage=storage, sampler=sampler, study_name=name, load_if_exists=True,
                                          direction="maximize" if goal == "maximise" else "minimize")
         asked = {"goal": goal, **{one.name: str(one) for one in space.parameters}}
@@ -44,6 +44,11 @@ class Ledger:
             raise StudyError(f"this search was begun otherwise: {changed}", where=f"search {name}",
                              fix="Bring that back, or give the study another name")
         self.study.set_user_attr(ASKED, asked)
+
+    def begin_with(self, setting: Setting) -> None:
+        """Let this be the first setting that is proposed; without effect where there are trials."""
+        if not self.trials():
+            self.study.enqueue_trial(as_parameters(self.space, setting))
 
     def trials(self) -> list[FrozenTrial]:
         """All, in order."""
@@ -65,11 +70,11 @@ class Ledger:
 
     def report(self, trial: FrozenTrial, share: float, score: float) -> None:
         """A score on the way, at a share of the training."""
-        self._storage.set_trial_intermediate_value(self._id(trial), round(share * WHOLE), score)
+        self.storage.set_trial_intermediate_value(self._id(trial), round(share * WHOLE), score)
 
     def note(self, trial: FrozenTrial, name: str, value: Any) -> None:
         """Keep an attribute of a trial under way."""
-        self._storage.set_trial_user_attr(self._id(trial), name, value)
+        self.storage.set_trial_user_attr(self._id(trial), name, value)
 
     def end(self, trial: FrozenTrial, value: float) -> None:
         """It ended well."""
@@ -94,5 +99,5 @@ class Ledger:
         return ended_of(self.trials(), sign_of(self.study.direction))
 
     def _id(self, trial: FrozenTrial) -> int:
-        study = self._storage.get_study_id_from_name(self._name)
-        return self._storage.get_trial_id_from_study_id_trial_number(study, trial.number)
+        study = self.storage.get_study_id_from_name(self._name)
+        return self.storage.get_trial_id_from_study_id_trial_number(study, trial.number)

@@ -79,6 +79,13 @@ class Number:
         """Where a value lies, from 0 to 1."""
         return float(_places(np.array(float(value)), *self.bounds(setting), self.log))
 
+    def holds(self, value: Any, setting: Mapping[str, Any]) -> bool:
+        """Whether it can have a value in a setting."""
+        if not isinstance(value, (int, float)) or isinstance(value, bool):
+            return False
+        (low, high), step = self.bounds(setting), self.step
+        return low <= value <= high and (step is None or abs((value - low) / step % 1 - 0.5) > 0.5 - 1e-9)
+
     def snapped(self, places: np.ndarray) -> np.ndarray:
         """`(N,)` moved onto its levels, where those are the same in every setting."""
         if self.step is None or not self.fixed:
@@ -126,6 +133,10 @@ class Choice:
     def place(self, value: Any, setting: Mapping[str, Any]) -> float:
         """Where a value lies, from 0 to 1."""
         return self.choices.index(value) / (len(self.choices) - 1)
+
+    def holds(self, value: Any, setting: Mapping[str, Any]) -> bool:
+        """Whether it can have a value."""
+        return value in self.choices
 
     def snapped(self, places: np.ndarray) -> np.ndarray:
         """`(N,)` moved onto its levels."""

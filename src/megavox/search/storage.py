@@ -12,6 +12,7 @@ import re
 from contextlib import ExitStack
 from pathlib import Path
 
+import optuna
 from optuna.storages import BaseStorage, JournalStorage, RDBStorage
 from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
 
@@ -20,6 +21,7 @@ from megavox.core.errors import MachineError
 from megavox.core.files import write_bytes
 
 _BEGIN = b'{"op_code":'  # of every line
+_DRIVER = "postgresql+psycopg://"
 _SECRET = re.compile(r"(?<=:)[^:@/]+(?=@)")
 
 
@@ -31,15 +33,11 @@ def open_storage(place: Path | str) -> BaseStorage:
             postgresql://user@host/name.
 
     Raises:
-        MachineError: the database cannot be reached.
+        MachineError: the database cannot be reached, or what speaks to it is not installed.
     """
+    optuna.logging.set_verbosity(optuna.logging.WARNING)  # of each trial it would tell on its own
     if isinstance(place, str):
-        try:
-            return RDBStorage(place, engine_kwargs={"pool_pre_ping": True})
-        except Exception as error:  # of whichever driver
-            raise MachineError(f"the database does not answer: {str(error).splitlines()[0]}",
-                               where=_SECRET.sub("***", place), expected="a URL such as postgresql://user@host/name",
-                               fix="Check search.storage, and that the database runs") from error
+        return _database(place)
     lock = _KernelLock(place.with_suffix(".lock"))
     if place.exists():
         lock.acquire()
@@ -48,6 +46,20 @@ def open_storage(place: Path | str) -> BaseStorage:
         finally:
             lock.release()
     return JournalStorage(JournalFileBackend(str(place), lock))
+
+
+def _database(url: str) -> BaseStorage:
+    shown = _SECRET.sub("***", url)
+    try:
+        return RDBStorage(re.sub("^postgresql://", _DRIVER, url), engine_kwargs={"pool_pre_ping": True})
+    except ImportError as error:
+        raise MachineError(f"what speaks to this database is not installed: {error.name or error}", where=shown,
+                           fix="For PostgreSQL: pip install 'psycopg[binary]', or Megavox with the extra `search`"
+                           ) from None
+    except Exception as error:  # of whichever driver
+        raise MachineError(f"the database does not answer: {str(error).splitlines()[0]}", where=shown,
+                           expected="a URL such as postgresql://user@host/name",
+                           fix="Check search.storage, and that the database runs") from error
 
 
 def mend(journal: Path) -> None:
