@@ -20,6 +20,7 @@ import typer
 from megavox.cli_jobs import AskOption, SiteOption, check_site, jobs_app, refuse_ask, send_and_follow
 from megavox.cli_options import RunOption, SetOption, StudyFile, WorkspaceOption, project_of
 from megavox.cli_tell import say_table, tell
+from megavox.cli_tune import tune
 from megavox.core.progress import say
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, rich_markup_mode=None, pretty_exceptions_enable=False,
@@ -27,6 +28,7 @@ app = typer.Typer(add_completion=False, no_args_is_help=True, rich_markup_mode=N
 study_app = typer.Typer(no_args_is_help=True, help="Look at a study file.")
 app.add_typer(study_app, name="study")
 app.add_typer(jobs_app, name="jobs")
+app.command()(tune)
 
 MOST_TOLD = 10  # of what would be set aside
 

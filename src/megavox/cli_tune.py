@@ -51,7 +51,7 @@ def tune(study: StudyFile, workspace: WorkspaceOption = None, change: SetOption 
         say("they are being ended; the same command sends them again, and they go on from their checkpoints")
     print(f"tune:\n  {standing(search).sentence()}\n  the report is {report_search(search)}")
     if search.folder.best.exists():
-        print(f"  the best setting is {search.folder.best}, for `megavox train`")
+        print(f"  the best setting, and how to evaluate or train it, is in {search.folder.best}")
     if under_way:
         stop.leave("stopped; the same command goes on with the search")
 

@@ -89,9 +89,12 @@ def test_a_search_tells_what_it_found_and_its_best_setting_can_be_trained(made: 
     assert first.setting == {"training.optimiser.rate": 0.003, "model.filters": 6}, "the study's own comes first"
     assert content.best is not None and content.default_value == first.value
     assert [share for share, _ in first.scores] == [0.5, 1.0]
+    best_text = project.workspace.search(project.run_name).best.read_text()
     best = load_study(project.workspace.search(project.run_name).best)
     ran = search.trials.run(content.best.number)
     assert best.search is None and ran.done.exists() and load_study(ran.study).model == best.model
+    evaluated = next(line for line in best_text.splitlines() if "megavox evaluate" in line).partition("megavox ")[2]
+    assert run([sys.executable, "-m", "megavox", *evaluated.split()]).returncode == 0
     again = run(command(project))
     assert again.returncode == 0 and len(trials_of(project)) == 5, again.stderr
     wrong = run(command(project, "--set", "search.objective=dyce", "--set", "search.jobs=6"))

@@ -63,6 +63,10 @@ class Workspace:
         """Folder of jobs on sites."""
         return self.root / "jobs"
 
+    def search(self, name: str) -> SearchFolder:
+        """The folder of one search."""
+        return SearchFolder(self.root / "search" / name)
+
     def run(self, name: str) -> RunFolder:
         """The folder of one training."""
         return RunFolder(self.root / "runs" / name)
@@ -70,6 +74,33 @@ class Workspace:
     def predictions(self, run: str) -> Path:
         """Folder of a run's predictions on the study's own cases."""
         return self.root / "predictions" / run
+
+
+@dataclass(frozen=True)
+class SearchFolder:
+    """Paths under one search; its trials are runs like others."""
+
+    root: Path
+
+    @property
+    def ledger(self) -> Path:
+        """What was proposed and what came back, where no database keeps it."""
+        return self.root / "ledger"
+
+    @property
+    def locks(self) -> Path:
+        """Which command drives it."""
+        return self.root / "locks"
+
+    @property
+    def report(self) -> Path:
+        """The report's folder."""
+        return self.root / "report"
+
+    @property
+    def best(self) -> Path:
+        """A study with the best setting, part of the report."""
+        return self.report / "best.yaml"
 
 
 @dataclass(frozen=True)

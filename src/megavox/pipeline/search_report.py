@@ -82,7 +82,10 @@ def content_of(search: Search) -> SearchContent:
 
 
 def _with_best(content: SearchContent, search: Search, best: TrialRow) -> SearchContent:
+    run, place = search.trials.run(best.number).root.name, search.project.workspace.root.absolute()
     head = (f"# {search.project.run_name}: the best of {len(content.ended)} trials that have ended, number "
             f"{best.number}: {search.objective} {best.value:.6g} on the validation cases.\n"
-            f"# That run is {search.trials.run(best.number).root.name}; this file trains it anew.\n")
+            f"# That run is there: megavox evaluate {search.folder.best.absolute()} --workspace {place} "
+            f"--run-name {run}\n"
+            f"# To train it anew: megavox train, likewise, with another --run-name.\n")
     return replace(content, best_study=head + show_study(with_setting(search.project.study, best.setting)))

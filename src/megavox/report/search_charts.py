@@ -18,7 +18,8 @@ MOST_BARS = 24
 MOST_OPAQUE = 50  # lines over each other; more of them are fainter
 STRIP = 0.16  # height of the strip under a chart for trials that failed, in heights of the chart
 FAR = 3.0  # quartile ranges beyond which a value does not stretch the axis
-FAULTS = {"setting": ("failed by its setting", "x", colour(5)), "machine": ("failed by the machine", "+", FAINT)}
+FAULTS = {"setting": ("failed by its setting", "x", colour(5)), "machine": ("failed by the machine", "+", FAINT),
+          "cancelled": ("cancelled", "|", FAINT)}
 Along = Literal["jobs", "hours", "machine-hours"]
 _AXIS = {"jobs": "jobs ended", "hours": "hours since the search began", "machine-hours": "machine-hours of ended jobs"}
 

@@ -37,7 +37,7 @@ class TrialRow:
         setting: values of the parameters that it has.
         state: "stopped" is ended early, since it promised nothing.
         value: of the objective, finite; None unless it is done.
-        cause: where it failed, whose fault that was: "setting" or "machine"; else "".
+        cause: where it failed, whose fault that was: "setting" or "machine", or that somebody "cancelled" it; else "".
         told: how it failed, in a sentence.
         began, ended: s since 1970, UTC; None where that has not happened, or is not known.
         seconds: of work, all attempts together.
@@ -49,7 +49,7 @@ class TrialRow:
     setting: Mapping[str, Any]
     state: State
     value: float | None = None
-    cause: Literal["", "setting", "machine"] = ""
+    cause: Literal["", "setting", "machine", "cancelled"] = ""
     told: str = ""
     began: float | None = None
     ended: float | None = None

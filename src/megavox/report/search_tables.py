@@ -12,7 +12,7 @@ from megavox.report.tables import DASHED, MOST_ROWS, Cell, Table
 from megavox.report.wording import cell, heading, is_number, plural
 
 FAULTS = {"setting": "the setting: it cannot be trained, and is not proposed again", "": "unknown",
-          "machine": "the machine: it says nothing of the setting"}
+          "machine": "the machine: it says nothing of the setting", "cancelled": "somebody cancelled it"}
 _STATES = ("done", "stopped", "failed", "running")
 
 
@@ -82,7 +82,8 @@ def csv_of(content: SearchContent) -> tuple[list[str], list[dict[str, Any]]]:
 
 
 def _words(one: TrialRow) -> str:
-    fault = {"setting": ", by its setting", "machine": ", by the machine"}.get(one.cause, "")
+    fault = {"setting": ", by its setting", "machine": ", by the machine", "cancelled": ", as it was cancelled"}.get(
+        one.cause, "")
     return {"done": "done", "stopped": "stopped early", "failed": f"failed{fault}", "running": "under way"}[one.state]
 
 
