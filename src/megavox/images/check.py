@@ -76,7 +76,7 @@ def check_inside(points_mm: Sequence[Sequence[float]], image: Geometry, where: o
     beyond_mm = np.abs(from_origin_mm - (half - 0.5) * spacing) - half * spacing
     distances = np.linalg.norm(np.maximum(beyond_mm, 0), axis=1)
     farthest = int(distances.argmax())
-    if distances[farthest] > 0:
+    if not distances[farthest] <= 0:
         at = ", ".join(f"{v:g}" for v in points[farthest])
         raise GeometryError(f"the finding at ({at}) mm lies {distances[farthest]:.3g} mm outside the image",
                             where=where, reason="finding outside",

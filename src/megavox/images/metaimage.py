@@ -151,7 +151,7 @@ def _grid(keys: dict[str, str], path: Path) -> tuple[tuple[int, ...], Geometry]:
     if dims not in (2, 3):
         raise UnsupportedImage(f"the file has {dims} axes", where=path, expected="2 or 3",
                                fix="Split it into volumes, for example with SimpleITK")
-    x, y, z = (int(n) for n in (*_numbers(keys, ("DimSize",), np.ones(dims)), 1)[:3])
+    x, y, z = (*map(int, keys["DimSize"].split()), *[1] * (3 - dims))
     channels = int(keys.get("ElementNumberOfChannels", "1"))
     if min(x, y, z, channels) < 1:
         raise UnreadableImage(f"the header declares {x} x {y} x {z} voxels of {channels} channels", where=path,

@@ -30,7 +30,8 @@ if TYPE_CHECKING:
 MOST_CLASSES = 100
 _PARTS = {"train", "training", "test", "testing", "val", "valid", "validation"}
 _NOT_CLASSES = re.compile(r"images?(tr|ts)?|labels?(tr|ts)?|masks?|segmentations?|annotations?|derivatives|"
-                          r"(patient|subject|sub|person|case|pat|p|study|series|ses|visit|subset)[-_ ]?\d+.*", re.IGNORECASE)
+                          r"(patient|subject|sub|person|case|pat|p|study|series|ses|visit|subset)[-_ ]?\d+.*",
+                          re.IGNORECASE)
 _NEGATIVE = {"normal", "healthy", "benign", "negative", "control", "no", "none", "0"}
 # Ways in which public collections write the subject into a file name (Kermany 2018, TCGA, BIDS, ...).
 _SUBJECTS = (r"(?<![a-z])(?:patient|subject|person|participant)[-_]?\d+", r"sub-[a-z0-9]+",
