@@ -67,6 +67,22 @@ def make_bids(folder: Path) -> Path:
     return folder
 
 
+def make_luna16(folder: Path) -> Path:
+    """Three series in two subsets: two findings, none, and one that is excluded."""
+    for number in range(3):
+        subset = folder / f"subset{number // 2}"
+        subset.mkdir(parents=True, exist_ok=True)
+        (subset / f"1.3.6.{number}.mhd").write_text(
+            "ObjectType = Image\nNDims = 3\nBinaryData = True\nBinaryDataByteOrderMSB = False\nCompressedData = False\n"
+            "TransformMatrix = 1 0 0 0 1 0 0 0 1\nOffset = -10 -20 -30\nElementSpacing = 1 1 2\nDimSize = 4 5 3\n"
+            f"ElementType = MET_SHORT\nElementDataFile = 1.3.6.{number}.raw\n")
+        (subset / f"1.3.6.{number}.raw").write_bytes(np.arange(60, dtype="<i2").tobytes())
+    head = "seriesuid,coordX,coordY,coordZ,diameter_mm\n"
+    (folder / "annotations.csv").write_text(head + "1.3.6.0,-9.5,-18.25,-28,5.5\n1.3.6.0,-8,-17,-26,3.1\n")
+    (folder / "annotations_excluded.csv").write_text(head + "1.3.6.2,-9,-18,-29,-1\n")
+    return folder
+
+
 def make_table(folder: Path) -> Path:
     lines = ["image,patient,label"]
     for number in range(6):
@@ -90,12 +106,12 @@ def make_dicom(folder: Path) -> Path:
     return folder
 
 
-MAKERS = {"decathlon": make_decathlon, "bids": make_bids, "table": make_table, "folders": make_folders,
-          "dicom": make_dicom}
+MAKERS = {"decathlon": make_decathlon, "bids": make_bids, "luna16": make_luna16, "table": make_table,
+          "folders": make_folders, "dicom": make_dicom}
 
 
 def as_study(guess) -> Study:  # type: ignore[no-untyped-def]
     """The guess as a whole study: what is guessed must be a valid study file."""
-    family = "unet" if guess.task["kind"] == "segment" else "resnet"
+    family = "resnet" if guess.task["kind"] == "classify" else "unet"
     return Study.model_validate({"name": "x", "cohort": guess.cohort, "task": guess.task,
                                  "images": guess.images, "model": {"family": family}})

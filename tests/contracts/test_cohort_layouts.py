@@ -51,6 +51,8 @@ def test_cases_have_unique_safe_names_and_files_that_are_there(name: str, tmp_pa
         assert all(path.is_file() for path in case.masks)
         if study.task.kind == "classify":
             assert case.labels and set(case.labels) <= set(study.task.classes)
+        elif study.task.kind == "detect":
+            assert case.findings is not None
         else:
             assert case.masks or name == "dicom"
 
@@ -93,6 +95,7 @@ def test_hidden_files_and_apple_doubles_are_no_images(name: str, tmp_path: Path)
     ("table", {"class_columns": ["labels"]}), ("table", {"class_columns": ["label", "patient"]}),
     ("bids", {"image_suffixes": ["SEN"]}), ("bids", {"masks": ["seg-axon", "seg-myelin-manual"]}),
     ("bids", {"masks": ["seg-axon-manual"] * 3}),
+    ("luna16", {"annotations": "annotation.csv"}), ("luna16", {"subject_pattern": "LIDC"}),
     ("folders", {"subject_pattern": "person("}), ("folders", {"subject_pattern": "person"}),
     ("dicom", {"masks": Path("nowhere")})])
 def test_a_wrong_key_of_the_study_is_a_cohort_error(name: str, change: dict[str, object], tmp_path: Path) -> None:

@@ -58,6 +58,15 @@ def tiff(path: Path, array: np.ndarray, grid: Geometry) -> None:
                          resolutionunit="INCH" if grid.calibrated else None)
 
 
+def metaimage(path: Path, array: np.ndarray, grid: Geometry) -> None:
+    volume = np.moveaxis(array.reshape(len(array), *grid.shape), 0, -1)
+    image = sitk.GetImageFromArray(volume[..., 0] if len(array) == 1 else volume, isVector=len(array) > 1)
+    image.SetSpacing(grid.spacing)
+    image.SetOrigin(grid.origin)
+    image.SetDirection(grid.direction)
+    sitk.WriteImage(image, str(path), useCompression="packed" in path.name)
+
+
 def dicom(path: Path, array: np.ndarray, grid: Geometry) -> None:
     image = sitk.GetImageFromArray(array if grid.size[2] == 1 else array[0])
     image.SetSpacing(grid.spacing)
@@ -74,6 +83,10 @@ CASES = [
     ("v.nii", values("float32", 1, 5, 8, 9) / 7, GRID, nifti),
     ("four.nii.gz", values("uint8", 3, 5, 8, 9), GRID, nifti),
     ("flat.nii.gz", values("uint16", 2, 8, 9), FLAT, nifti),
+    ("v.mhd", values("int16", 1, 5, 8, 9) - 100, GRID, metaimage),
+    ("packed.mhd", values("float32", 1, 5, 8, 9) / 7, GRID, metaimage),
+    ("v.mha", values("uint16", 3, 5, 8, 9), GRID, metaimage),
+    ("packed-flat.mha", values("uint8", 2, 8, 9), FLAT, metaimage),
     ("grey.png", values("uint8", 1, 8, 9), PIXELS, png),
     ("deep.png", values("uint16", 1, 8, 9) * 250, PIXELS, png),
     ("rgb.png", values("uint8", 3, 8, 9), PIXELS, png),

@@ -6,9 +6,13 @@ import pickle
 
 import numpy as np
 import pytest
+from hypothesis import assume, given
+from hypothesis import strategies as st
+from scipy.spatial.transform import Rotation
 
 from megavox.core.errors import GeometryError, ImageError, LabelError
 from megavox.images import Geometry, Image, check_image, check_mask_on_grid, mask_classes
+from megavox.images.check import check_inside
 
 
 def image_of(array: np.ndarray) -> Image:
@@ -52,6 +56,30 @@ def test_mask_grid_is_compared_in_mm_at_the_corners():
     check_mask_on_grid(Geometry((10, 10, 10), calibrated=False), grid)
     with pytest.raises(GeometryError):  # NaN is no small distance
         check_mask_on_grid(Geometry((10, 10, 10), (0.5, 0.5, float("nan"))), grid)
+
+
+@given(st.tuples(*[st.floats(-3, 3)] * 3), st.tuples(*[st.floats(0.1, 5)] * 3), st.tuples(*[st.floats(-500, 500)] * 3),
+       st.tuples(*[st.floats(-5, 14)] * 3))
+def test_a_point_outside_is_told_with_its_distance(turn, spacing, origin, index):
+    direction = Rotation.from_rotvec(turn).as_matrix()
+    grid = Geometry((10, 8, 6), spacing, origin, tuple(direction.ravel()))
+    point = (grid.affine() @ [*index, 1])[:3].tolist()
+    nearest = np.clip(index, -0.5, np.array(grid.size) - 0.5)
+    distance = np.linalg.norm((index - nearest) * spacing)
+    assume(distance == 0 or distance > 1e-6)
+    if distance == 0 and (np.abs(index - np.clip(index, -0.4, np.array(grid.size) - 0.6)) < 1e-12).all():
+        check_inside([point], grid)
+    elif distance > 0:
+        with pytest.raises(GeometryError) as error:
+            check_inside([grid.origin, point, grid.origin], grid, "case 7")
+        assert f"lies {distance:.3g} mm outside" in str(error.value) and error.value.reason == "finding outside"
+        assert "case 7" in str(error.value) and "RAS" in error.value.fix
+
+
+def test_no_point_is_inside_and_a_point_that_is_no_number_is_not():
+    check_inside([], Geometry((10, 10, 10)))
+    with pytest.raises(GeometryError):
+        check_inside([(1.0, 2.0, float("nan"))], Geometry((10, 10, 10)))
 
 
 @pytest.mark.parametrize("dtype", ["uint8", "int16", "int64", "float32", "float64", "uint16"])

@@ -14,6 +14,21 @@ Files = tuple[Path, ...]  # the file of one channel, or all files of one DICOM s
 
 
 @dataclass(frozen=True)
+class Finding:
+    """Something marked in an image.
+
+    Attributes:
+        centre_mm: where, in LPS world mm.
+        diameter_mm: how large; negative where that is not known.
+        counts: false for what was marked but is neither to be found nor wrong to find (LUNA16's excluded findings).
+    """
+
+    centre_mm: tuple[float, float, float]
+    diameter_mm: float
+    counts: bool = True
+
+
+@dataclass(frozen=True)
 class Case:
     """One subject at one session: what is split, predicted and measured.
 
@@ -25,6 +40,7 @@ class Case:
         masks: mask files, drawn in order (one, or one a class); empty to classify.
         labels: class names that hold for this case; None where the target is unknown.
         unknown: class names of which it is not known whether they hold (multi-label).
+        findings: what is marked in the image, () where nothing is; None where the target is no findings.
     """
 
     name: str
@@ -34,6 +50,7 @@ class Case:
     masks: tuple[Path, ...] = ()
     labels: tuple[str, ...] | None = None
     unknown: tuple[str, ...] = ()
+    findings: tuple[Finding, ...] | None = None
 
 
 @dataclass(frozen=True)

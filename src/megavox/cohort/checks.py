@@ -40,9 +40,10 @@ def duplicates(cases: Sequence[Case], images: Sequence[str], masks: Sequence[str
     return rejected
 
 
-def _target(case: Case) -> tuple[frozenset[str] | None, frozenset[str]]:
-    """What a case's target says, in whatever order its classes are named."""
-    return None if case.labels is None else frozenset(case.labels), frozenset(case.unknown)
+def _target(case: Case) -> tuple[object, ...]:
+    """What a case's target says, in whatever order its classes and findings are named."""
+    return (None if case.labels is None else frozenset(case.labels), frozenset(case.unknown),
+            None if case.findings is None else frozenset(case.findings))
 
 
 def outliers(ranges: Sequence[float]) -> list[tuple[int, float]]:

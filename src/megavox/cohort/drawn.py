@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 if TYPE_CHECKING:
-    from megavox.study.sections import CohortSection, SegmentTask
+    from megavox.study.cohort import CohortSection
+    from megavox.study.sections import SegmentTask
 
 
 def one_mask_a_class(section: CohortSection, task: SegmentTask) -> bool:

@@ -24,7 +24,8 @@ from megavox.images.image import COLOURS, Description
 from megavox.images.reorient import lps_geometry
 
 if TYPE_CHECKING:
-    from megavox.study.sections import CohortSection, TaskSection
+    from megavox.study.cohort import CohortSection
+    from megavox.study.sections import TaskSection
 
 MOST_MASKS = 50
 FAR_OFF = 3.0  # an extent so many times the median, or a part of it, is remarked on
@@ -177,6 +178,7 @@ def survey(catalogue: Catalogue, section: CohortSection, task: TaskSection, *, m
         facts.remarks.insert(0, f"an evenly spaced sample of {len(chosen)} of {len(catalogue.cases)} cases")
     readable = [case for case, _ in usual]
     facts.classes = (_labelled(catalogue.cases, task.names) if task.kind == "classify"
+                     else _marked(catalogue.cases, task.finding) if task.kind == "detect"
                      else _masked(readable, section, task))
     return Survey(facts, rejected)
 
@@ -238,6 +240,11 @@ def _labelled(cases: list[Case], names: list[str]) -> dict[str, ClassCount]:
     known = [case for case in cases if case.labels is not None]
     return {name: ClassCount(cases=sum(name in (case.labels or ()) for case in known),
                              of=sum(name not in case.unknown for case in known)) for name in names}
+
+
+def _marked(cases: list[Case], finding: str) -> dict[str, ClassCount]:
+    known = [case.findings for case in cases if case.findings is not None]
+    return {finding: ClassCount(cases=sum(any(one.counts for one in found) for found in known), of=len(known))}
 
 
 def _masked(cases: list[Case], section: CohortSection, task: Any) -> dict[str, ClassCount]:

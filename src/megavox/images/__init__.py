@@ -1,4 +1,4 @@
-"""Image files to arrays with geometry: NIfTI, DICOM, PNG/JPEG/BMP, TIFF.
+"""Image files to arrays with geometry: NIfTI, MetaImage, DICOM, PNG/JPEG/BMP, TIFF.
 
     image = read_image(Path("scan.nii.gz"))   # Image: array (C, Z, Y, X), geometry in LPS mm, meta
     image = resample_to_spacing(to_lps(image), (1.0, 1.0, 1.0))

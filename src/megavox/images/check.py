@@ -6,7 +6,7 @@ quarantine.csv when it is not.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -59,6 +59,30 @@ def check_mask_on_grid(mask: Geometry, image: Geometry, tolerance_mm: float = MA
         raise GeometryError(f"the mask's grid is off its image's by {distance:.3g} mm at the worst corner "
                             f"(axes {mask.axis_codes()} against {image.axis_codes()})", where=where,
                             expected=f"at most {tolerance_mm:g} mm", fix=fix, reason="mask grid")
+
+
+def check_inside(points_mm: Sequence[Sequence[float]], image: Geometry, where: object = "") -> None:
+    """Points in LPS world mm must lie in the image: within half a voxel of the box of its voxel centres.
+
+    Raises:
+        GeometryError: names the farthest point, and its distance in mm.
+    """
+    if not points_mm:
+        return
+    points = np.asarray(points_mm, float)
+    axes = np.reshape(image.direction, (3, 3))
+    from_origin_mm = (points - image.origin) @ axes  # along the axes of the grid
+    half, spacing = np.asarray(image.size) / 2, np.asarray(image.spacing)
+    beyond_mm = np.abs(from_origin_mm - (half - 0.5) * spacing) - half * spacing
+    distances = np.linalg.norm(np.maximum(beyond_mm, 0), axis=1)
+    farthest = int(distances.argmax())
+    if not distances[farthest] <= 0:
+        at = ", ".join(f"{v:g}" for v in points[farthest])
+        raise GeometryError(f"the finding at ({at}) mm lies {distances[farthest]:.3g} mm outside the image",
+                            where=where, reason="finding outside",
+                            expected="LPS world coordinates in mm, as DICOM and ITK have them",
+                            fix="Coordinates of another convention are the usual cause: negate x and y of RAS "
+                                "coordinates (NIfTI, 3D Slicer); voxel numbers must be turned to mm")
 
 
 def mask_classes(array: np.ndarray, mapping: Mapping[int, int], where: object) -> np.ndarray:

@@ -1,7 +1,7 @@
 """Find every image under a folder, with DICOM files sorted into series.
 
-Nothing is skipped in silence, except what is plainly no image: tables, texts, scripts, hidden files and
-DICOMDIR. What cannot be used is listed with its error.
+Nothing is skipped in silence, except what is plainly no image: tables, texts, scripts, hidden files,
+DICOMDIR and the voxels of a MetaImage, which its header stands for. What cannot be used is listed with its error.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import NamedTuple
 
 from megavox.core.errors import ImageError, UnsupportedImage
 from megavox.core.progress import track
-from megavox.images import dicom
+from megavox.images import dicom, metaimage
 from megavox.images.dicom_header import SEGMENTATIONS, Header, has_mark, open_dataset, read_header
 from megavox.images.formats import FORMATS, format_of
 
@@ -92,9 +92,11 @@ def _files(folder: Path) -> Iterator[Path]:
         return
     for place, folders, names in os.walk(folder, followlinks=False):
         folders[:] = sorted(f for f in folders if not f.startswith("."))
+        there = set(names)
         for name in sorted(names):
             plain = Path(name).suffix.lower() in NOT_IMAGES or name.upper().startswith(_PLAIN_NAMES)
-            if not (name.startswith(".") or plain or name.upper().startswith("DICOMDIR")):
+            if not (name.startswith(".") or plain or name.upper().startswith("DICOMDIR")
+                    or metaimage.is_data(name, there)):
                 yield Path(place, name)
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Protocol
 
 from megavox.core.errors import UnreadableImage, UnsupportedImage
-from megavox.images import dicom, nifti, raster, tiff
+from megavox.images import dicom, metaimage, nifti, raster, tiff
 from megavox.images.image import Description, Image
 
 
@@ -28,6 +28,7 @@ class Format(Protocol):
 
 FORMATS: tuple[Format, ...] = (
     nifti,
+    metaimage,
     raster,
     tiff,
     dicom,
@@ -61,6 +62,12 @@ def describe_image(path: Path | Sequence[Path]) -> Description:
     """Shape, grid, type, channels and modality from headers alone. Arguments and errors as `read_image`."""
     files = _files(path)
     return _format(files[0]).describe(files[0]) if len(files) == 1 else dicom.describe_series(files)
+
+
+def all_files(paths: Sequence[Path]) -> list[Path]:
+    """The files themselves, and those that they name as the place of their voxels (MetaImage)."""
+    return [file for path in paths
+            for file in (metaimage.files(path) if path.name.lower().endswith(metaimage.suffixes) else (path,))]
 
 
 def _files(path: Path | Sequence[Path]) -> list[Path]:

@@ -14,17 +14,16 @@ from typing import IO, Any, cast
 
 import numpy as np
 
-from megavox.core.errors import GeometryError, UnreadableImage, UnsupportedImage
+from megavox.core.errors import UnreadableImage, UnsupportedImage
 from megavox.core.files import whole_file
 from megavox.images.geometry import Geometry
 from megavox.images.image import COLOURS, Description, Image, grid_shape, join_names
-from megavox.images.values import check_not_empty, check_size, decoding, native, rescale
+from megavox.images.values import check_affine, check_not_empty, check_size, decoding, native, rescale
 
 name = "nifti"
 suffixes = (".nii", ".nii.gz")
 
 RAS_TO_LPS = np.diag([-1.0, -1.0, 1.0, 1.0])
-LARGEST_SHEAR_DEGREES = 0.5
 _MM = {"mm": 1.0, "meter": 1000.0, "micron": 0.001}
 _BLOCK = 1 << 22
 
@@ -176,27 +175,8 @@ def _grid(header: Any, path: Path) -> tuple[tuple[int, ...], np.ndarray, dict[st
         meta["notes"] = "position and direction unknown: neither sform nor qform is set"
     affine = RAS_TO_LPS @ affine
     affine[:3] *= unit
-    _check_affine(affine, path)
+    check_affine(affine, path)
     return shape, affine, meta
-
-
-def _check_affine(affine: np.ndarray, path: Path) -> None:
-    fix = "Mend the header (sform, qform and pixdim) or export the image again"
-    if not np.isfinite(affine).all():
-        raise GeometryError("the affine has values that are not finite", where=path, fix=fix,
-                            reason="affine")
-    lengths = np.linalg.norm(affine[:3, :3], axis=0)
-    if lengths.min() <= 0 or abs(np.linalg.det(affine[:3, :3] / np.where(lengths > 0, lengths, 1))) < 1e-3:
-        raise GeometryError(f"the affine is singular (voxel size {np.round(lengths, 6).tolist()} mm)",
-                            where=path, expected="three independent axes of more than 0 mm", fix=fix,
-                            reason="affine")
-    axes = affine[:3, :3] / lengths
-    cosines = np.abs(axes.T @ axes - np.eye(3)).max()
-    shear = float(np.degrees(np.arcsin(min(cosines, 1.0))))
-    if shear > LARGEST_SHEAR_DEGREES:
-        raise GeometryError(f"the axes of the grid are sheared by {shear:.2f} degrees", where=path,
-                            expected=f"at most {LARGEST_SHEAR_DEGREES} degrees",
-                            fix="Resample it onto a grid with right angles first", reason="shear")
 
 
 def _scaling(header: Any) -> tuple[float, float]:

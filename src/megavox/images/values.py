@@ -13,9 +13,10 @@ from pathlib import Path
 
 import numpy as np
 
-from megavox.core.errors import MegavoxError, UnreadableImage, UnsupportedImage
+from megavox.core.errors import GeometryError, MegavoxError, UnreadableImage, UnsupportedImage
 
 LARGEST_IMAGE_BYTES = 8 << 30
+LARGEST_SHEAR_DEGREES = 0.5
 _INT16 = np.iinfo(np.int16)
 
 
@@ -75,6 +76,30 @@ def check_size(count: int, bits: int, where: object) -> None:
             f"the header declares {needed / (1 << 30):.1f} GiB of voxels", where=where,
             expected=f"at most {LARGEST_IMAGE_BYTES >> 30} GiB",
             fix="If the file is not damaged, split it into smaller images", reason="too large")
+
+
+def check_affine(affine: np.ndarray, where: object) -> None:
+    """Refuse a 4x4 matrix from index to world that is not finite, is singular, or shears the grid.
+
+    Raises:
+        GeometryError: `reason` "affine" or "shear".
+    """
+    fix = "Mend the header's voxel size and directions, or export the image again"
+    if not np.isfinite(affine).all():
+        raise GeometryError("the affine has values that are not finite", where=where, fix=fix,
+                            reason="affine")
+    lengths = np.linalg.norm(affine[:3, :3], axis=0)
+    if lengths.min() <= 0 or abs(np.linalg.det(affine[:3, :3] / np.where(lengths > 0, lengths, 1))) < 1e-3:
+        raise GeometryError(f"the affine is singular (voxel size {np.round(lengths, 6).tolist()} mm)",
+                            where=where, expected="three independent axes of more than 0 mm", fix=fix,
+                            reason="affine")
+    axes = affine[:3, :3] / lengths
+    cosines = np.abs(axes.T @ axes - np.eye(3)).max()
+    shear = float(np.degrees(np.arcsin(min(cosines, 1.0))))
+    if shear > LARGEST_SHEAR_DEGREES:
+        raise GeometryError(f"the axes of the grid are sheared by {shear:.2f} degrees", where=where,
+                            expected=f"at most {LARGEST_SHEAR_DEGREES} degrees",
+                            fix="Resample it onto a grid with right angles first", reason="shear")
 
 
 def check_not_empty(path: Path) -> None:

@@ -24,6 +24,7 @@ from megavox.cohort.case import Case, Rejected
 from megavox.core.errors import WorkspaceError
 from megavox.core.files import file_hash, read_json, text_hash, write_csv, write_json, write_text
 from megavox.core.provenance import code_version
+from megavox.images.formats import all_files
 from megavox.images.geometry import Geometry
 from megavox.images.nifti import write_nifti
 
@@ -38,7 +39,7 @@ State = list[int] | None  # size in bytes and time of change in ns; None: no suc
 
 def input_files(case: Case) -> list[Path]:
     """All files of a case's images."""
-    return [path for channel in case.images for path in channel]
+    return all_files([path for channel in case.images for path in channel])
 
 
 def states(paths: Iterable[Path]) -> list[State]:

@@ -46,6 +46,7 @@ FILTERS = {("unet", "cpu"): 16, ("unet", "gpu"): 32, ("resnet", "cpu"): 32, ("re
 RATES = {("adamw", "segment"): 3e-3, ("adamw", "classify"): 1e-3, ("adam", "segment"): 3e-3, ("adam", "classify"): 1e-3,
          ("sgd", "segment"): 1e-2, ("sgd", "classify"): 1e-2, ("lamb", "segment"): 1e-2, ("lamb", "classify"): 3e-3,
          ("lars", "segment"): 5.0, ("lars", "classify"): 5.0}
+RATES |= {(name, "detect"): rate for (name, task), rate in RATES.items() if task == "segment"}  # also maps of voxels
 BUDGET = {"cpu": "20min", "gpu": "2h"}
 LARGEST_PICTURE = 224
 LARGEST_VOLUME = 96

@@ -38,8 +38,8 @@ class Draft:
 
     @property
     def has_targets(self) -> bool:
-        """Whether there is something to learn from: masks, or classes."""
-        return any(case.masks or case.labels is not None for case in self.catalogue.cases)
+        """Whether there is something to learn from: masks, classes or findings."""
+        return any(case.masks or case.labels is not None or case.findings is not None for case in self.catalogue.cases)
 
 
 def new(folder: Path) -> Draft:
@@ -55,7 +55,7 @@ def new(folder: Path) -> Draft:
     data: dict[str, Any] = {
         "name": name, "seed": 0, "cohort": {**guess.cohort, "layout": layout, "folder": str(folder)},
         "task": guess.task, "images": dict(guess.images),
-        "model": {"family": "unet"} if kind == "segment" else {"family": "resnet", "depth": 18}}
+        "model": {"family": "resnet", "depth": 18} if kind == "classify" else {"family": "unet"}}
     data["cohort"] = {"layout": layout, "folder": str(folder),
                       **{k: _plain(v) for k, v in data["cohort"].items() if k not in ("layout", "folder")}}
     study = Study.model_validate(data)

@@ -85,7 +85,7 @@ def content_of(project: Project) -> ReportContent:
                                              evaluation["calibration"].get("thresholds"))
     volumes = workspace.measures / "volumes.csv"
     return ReportContent(
-        study_name=study.name, kind=kind, classes=study.task.names,
+        study_name=study.name, kind=kind, classes=study.task.names,  # type: ignore[arg-type]
         headline=headlines(project, evaluation["summary"], evaluation["calibrated"]),
         cohort=_cohort_rows(project, entries),
         parts=_parts(project, entries), derived=recipe.derived,

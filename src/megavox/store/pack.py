@@ -13,8 +13,8 @@ from megavox.cohort.drawn import drawn
 from megavox.core.errors import LabelError
 from megavox.core.files import whole_folder, write_array
 from megavox.core.randomness import generator
-from megavox.images.check import check_image, check_mask_on_grid, mask_classes
-from megavox.images.formats import read_image
+from megavox.images.check import check_image, check_inside, check_mask_on_grid, mask_classes
+from megavox.images.formats import all_files, read_image
 from megavox.images.geometry import Geometry
 from megavox.images.image import Image
 from megavox.images.intensity import intensity_statistics
@@ -100,6 +100,7 @@ def pack_case(folder: Path, case: Case, preparation: Preparation, task: Any, see
     if kept is not None:
         return kept
     original = read_channels(case, preparation.grey)
+    check_inside([finding.centre_mm for finding in case.findings or ()], original.geometry, case.name)
     image = prepare(original, preparation)
     mask = positions = classes = None
     unknown: tuple[int, ...] = ()
@@ -133,8 +134,8 @@ def pack_case(folder: Path, case: Case, preparation: Preparation, task: Any, see
 
 def source_fingerprint(case: Case) -> str:
     """Names, sizes and times of the case's files, and its target: another value means it must be packed anew."""
-    parts = [f"{case.labels} {case.unknown}"]
-    for path in (*(file for files in case.images for file in files), *case.masks):
+    parts = [f"{case.labels} {case.unknown} {case.findings}"]
+    for path in all_files([*(file for files in case.images for file in files), *case.masks]):
         try:
             found = path.stat()
             parts.append(f"{path} {found.st_size} {found.st_mtime_ns}")

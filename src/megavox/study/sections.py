@@ -11,70 +11,11 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
+from megavox.study.cohort import CohortSection
 from megavox.study.duration import Seconds
 from megavox.study.prediction import EvaluationSection, InferenceSection
 from megavox.study.search import SearchSection
 from megavox.study.section import AUTO, NAME, Auto, Fraction, Positive, Section
-
-# ---------------------------------------------------------------- cohort: which images
-
-
-class DecathlonCohort(Section):
-    """`imagesTr`/`labelsTr` folders as of the Medical Segmentation Decathlon and nnU-Net."""
-
-    layout: Literal["decathlon"]
-    folder: Path = Field(description="folder with dataset.json, imagesTr and labelsTr")
-
-
-class TableCohort(Section):
-    """A CSV table with one row an image."""
-
-    layout: Literal["table"]
-    folder: Path = Field(description="folder of the table; image names are relative to images")
-    table: str = Field("labels.csv", description="the CSV file's name")
-    images: str = Field("images", description="sub-folder of the images ('.' for the folder itself)")
-    image_column: str = Field("image", description="column with the image's file name")
-    suffix: str = Field("", description="suffix to add to the names in image_column")
-    subject_column: str | None = Field(None, description="column that names the subject; without it "
-                                       "every image is taken for a subject of its own")
-    session_column: str | None = Field(None, description="column that names or orders the visits")
-    class_columns: list[str] = Field(min_length=1, description="one column with the class, or one "
-                                     "0/1 column per class (multi-label, or yes/no)")
-
-
-class DicomCohort(Section):
-    """A tree of DICOM series; classes come from a table or the task is prediction only."""
-
-    layout: Literal["dicom"]
-    folder: Path = Field(description="top of the tree; a series is found wherever it lies")
-    masks: Path | None = Field(None, description="folder with one mask a series, `<series>.nii.gz`")
-    table: Path | None = Field(None, description="CSV with a column `series` or `subject` and classes")
-    class_columns: list[str] = Field(default_factory=list, description="class columns of the table")
-
-
-class FoldersCohort(Section):
-    """A folder per class, images inside."""
-
-    layout: Literal["folders"]
-    folder: Path = Field(description="folder whose sub-folders are the classes")
-    subject_pattern: str | None = Field(None, description="regular expression with one group that "
-                                        "takes the subject out of a file name")
-
-
-class BidsCohort(Section):
-    """BIDS: `sub-*/[ses-*/]...` images with masks under `derivatives/labels`."""
-
-    layout: Literal["bids"]
-    folder: Path = Field(description="top folder, with sub-* folders")
-    image_suffixes: list[str] = Field(min_length=1, description="one BIDS suffix a channel, e.g. T1w")
-    masks: list[str] = Field(min_length=1, description="one mask suffix a class, e.g. seg-manual, in "
-                             "the order of task.classes; a later one overwrites")
-
-
-CohortSection = Annotated[
-    DecathlonCohort | TableCohort | DicomCohort | FoldersCohort | BidsCohort,
-    Field(discriminator="layout")]
-
 
 # ---------------------------------------------------------------- task: what is learnt
 
@@ -154,7 +95,24 @@ class ClassifyTask(Section):
         return self
 
 
-TaskSection = Annotated[SegmentTask | ClassifyTask, Field(discriminator="kind")]
+class DetectTask(Section):
+    """Findings are located in every case: where, how large, how sure."""
+
+    kind: Literal["detect"]
+    finding: str = Field("nodule", min_length=1, description="what is detected")
+
+    @property
+    def names(self) -> list[str]:
+        """The finding's name, as of a single class."""
+        return [self.finding]
+
+    @property
+    def outputs(self) -> int:
+        """Channels of the network's output: background and finding."""
+        return 2
+
+
+TaskSection = Annotated[SegmentTask | ClassifyTask | DetectTask, Field(discriminator="kind")]
 
 
 # ---------------------------------------------------------------- images, split, batches
@@ -372,8 +330,8 @@ class Study(Section):
 
     @model_validator(mode="after")
     def _consistent(self) -> Study:
-        if self.task.kind == "segment" and self.model.family in ("resnet", "densenet121"):
-            raise ValueError(f"model.family: {self.model.family} classifies; to segment take unet or monai")
+        if self.task.kind != "classify" and self.model.family in ("resnet", "densenet121"):
+            raise ValueError(f"model.family: {self.model.family} classifies; to {self.task.kind} take unet or monai")
         if self.task.kind == "classify" and self.model.family == "unet":
             raise ValueError("model.family: unet segments; to classify take resnet, densenet121 or monai")
         if self.task.kind == "classify" and self.inference.fast is not None:
@@ -384,6 +342,9 @@ class Study(Section):
         if self.task.kind == "segment" and self.cohort.layout in ("table", "folders"):
             raise ValueError(f"cohort.layout: {self.cohort.layout} has classes but no masks; to segment "
                              "take decathlon, bids or dicom")
+        if (self.task.kind == "detect") != (self.cohort.layout == "luna16"):
+            raise ValueError(f"cohort.layout: {self.cohort.layout} does not go with task.kind: {self.task.kind}; "
+                             "luna16 has findings, and only findings, to learn from: it goes with detect")
         if self.task.kind == "classify" and self.cohort.layout in ("decathlon", "bids"):
             raise ValueError(f"cohort.layout: {self.cohort.layout} has masks but no classes; to classify "
                              "take table, folders or dicom")

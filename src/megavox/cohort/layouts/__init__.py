@@ -9,13 +9,13 @@ from __future__ import annotations
 from collections import Counter
 from pathlib import Path
 
-from megavox.cohort.layouts import bids, decathlon, dicom, folders, table
+from megavox.cohort.layouts import bids, decathlon, dicom, folders, luna16, table
 from megavox.cohort.layouts.guess import Guess, Layout
 from megavox.cohort.layouts.listing import files_in, folders_in, need_given_folder, some
 from megavox.core.errors import CohortError
 
 LAYOUTS: dict[str, Layout] = {module.LAYOUT.name: module.LAYOUT
-                              for module in (decathlon, bids, table, folders, dicom)}
+                              for module in (decathlon, bids, luna16, table, folders, dicom)}
 
 __all__ = ["LAYOUTS", "Guess", "Layout", "recognise_folder"]
 

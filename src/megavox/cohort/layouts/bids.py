@@ -37,7 +37,8 @@ from megavox.cohort.layouts.samples import values_in
 from megavox.core.errors import CohortError
 
 if TYPE_CHECKING:
-    from megavox.study.sections import BidsCohort, SegmentTask
+    from megavox.study.cohort import BidsCohort
+    from megavox.study.sections import SegmentTask
 
 LABELS = Path("derivatives", "labels")
 

@@ -25,7 +25,8 @@ from megavox.cohort.layouts.samples import values_in
 from megavox.core.errors import CohortError
 
 if TYPE_CHECKING:
-    from megavox.study.sections import DecathlonCohort, SegmentTask
+    from megavox.study.cohort import DecathlonCohort
+    from megavox.study.sections import SegmentTask
 
 _VISIT = re.compile(r"(.+?)[_-]((?:visit|ses|session|tp|timepoint|v)[_-]?\d+|ses-[A-Za-z0-9]+)", re.IGNORECASE)
 _CHANNEL = re.compile(r"(.+)_(\d{4})")

@@ -22,7 +22,8 @@ from megavox.images import dicom as dicom_format
 from megavox.images.find import Found, find_images
 
 if TYPE_CHECKING:
-    from megavox.study.sections import ClassifyTask, DicomCohort, SegmentTask
+    from megavox.study.cohort import DicomCohort
+    from megavox.study.sections import ClassifyTask, SegmentTask
 
 _MASK_FOLDERS = ("masks", "labels", "segmentations")
 _KEYS = ("series", "subject")

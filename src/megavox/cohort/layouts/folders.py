@@ -16,18 +16,22 @@ from megavox.cohort.layouts.listing import (
     need_folder,
     some,
     stem,
+    subject_of,
+    subject_pattern,
     unique_names,
 )
 from megavox.cohort.layouts.samples import in_colour
 from megavox.core.errors import CohortError
 
 if TYPE_CHECKING:
-    from megavox.study.sections import ClassifyTask, FoldersCohort
+    from megavox.study.cohort import FoldersCohort
+    from megavox.study.sections import ClassifyTask
 
 MOST_CLASSES = 100
 _PARTS = {"train", "training", "test", "testing", "val", "valid", "validation"}
 _NOT_CLASSES = re.compile(r"images?(tr|ts)?|labels?(tr|ts)?|masks?|segmentations?|annotations?|derivatives|"
-                          r"(patient|subject|sub|person|case|pat|p|study|series|ses|visit)[-_ ]?\d+.*", re.IGNORECASE)
+                          r"(patient|subject|sub|person|case|pat|p|study|series|ses|visit|subset)[-_ ]?\d+.*",
+                          re.IGNORECASE)
 _NEGATIVE = {"normal", "healthy", "benign", "negative", "control", "no", "none", "0"}
 # Ways in which public collections write the subject into a file name (Kermany 2018, TCGA, BIDS, ...).
 _SUBJECTS = (r"(?<![a-z])(?:patient|subject|person|participant)[-_]?\d+", r"sub-[a-z0-9]+",
@@ -83,7 +87,7 @@ def _subject_pattern(files: list[Path]) -> tuple[str | None, str]:
     warning = "images of one subject must not stand on two sides of the split"
     used = [pattern for pattern in _SUBJECTS if any(re.search(f"(?i){pattern}", path.name) for path in files)]
     pattern = f"(?i)({'|'.join(used)})"
-    subjects = [_subject(re.compile(pattern), path.name) for path in files] if used else []
+    subjects = [subject_of(re.compile(pattern), path.name) for path in files] if used else []
     fits = sum(1 for subject in subjects if subject)
     if not used or fits < _ENOUGH * len(files):
         return None, ("the file names do not tell the subject, so every image is taken for a subject of its own. "
@@ -93,11 +97,6 @@ def _subject_pattern(files: list[Path]) -> tuple[str | None, str]:
                      f"and gives {len(set(filter(None, subjects)))} subjects. Check it: {warning}")
 
 
-def _subject(pattern: re.Pattern[str], name: str) -> str | None:
-    match = pattern.search(name)
-    return next((group for group in match.groups() if group), None) if match else None
-
-
 def catalogue(section: FoldersCohort, task: ClassifyTask) -> Catalogue:
     """One case an image; its class is the sub-folder it stands in (or below).
 
@@ -105,7 +104,7 @@ def catalogue(section: FoldersCohort, task: ClassifyTask) -> Catalogue:
         CohortError: no folder for a class, or a subject_pattern that is no regular expression with a group.
     """
     folder = need_folder(section.folder, "the cohort's folder")
-    pattern = _compiled(section.subject_pattern)
+    pattern = subject_pattern(section.subject_pattern)
     places = {place.name: place for place in folders_in(folder)}
     class_of = {name: task.values.get(name, name) for name in places}
     for name in task.classes:
@@ -119,7 +118,7 @@ def catalogue(section: FoldersCohort, task: ClassifyTask) -> Catalogue:
                          [stem(path.relative_to(folder).as_posix()) for _, path in files])
     found = Catalogue()
     for name, (label, path) in zip(names, files, strict=True):
-        subject = _subject(pattern, path.name) if pattern else name
+        subject = subject_of(pattern, path.name) if pattern else name
         if subject is None:
             found.rejected.append(Rejected(name, "", str(path), "missing subject",
                                            "cohort.subject_pattern does not fit this file name. Rename it, or "
@@ -132,20 +131,6 @@ def catalogue(section: FoldersCohort, task: ClassifyTask) -> Catalogue:
         if class_of[name] not in task.classes and (left := len(images_in(place, deep=True))):
             found.remarks.append(f"the folder {name} ({left} images) is no class of the study and is left out")
     return found
-
-
-def _compiled(pattern: str | None) -> re.Pattern[str] | None:
-    if pattern is None:
-        return None
-    try:
-        compiled = re.compile(pattern)
-    except re.error as error:
-        raise CohortError(f"cohort.subject_pattern is not a regular expression ({error})", where=pattern,
-                          expected=r"one such as (person\d+)_") from None
-    if compiled.groups < 1:
-        raise CohortError("cohort.subject_pattern has no group", where=pattern,
-                          expected=r"parentheses around the subject, such as (person\d+)_")
-    return compiled
 
 
 LAYOUT = Layout("folders", "a sub-folder per class with images inside", recognise, catalogue)

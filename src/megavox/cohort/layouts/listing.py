@@ -17,7 +17,7 @@ from pathlib import Path
 from megavox.core.errors import CohortError
 from megavox.core.files import text_hash
 
-VOLUMES = (".nii.gz", ".nii")
+VOLUMES = (".nii.gz", ".nii", ".mha", ".mhd")
 PICTURES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff")
 IMAGES = VOLUMES + PICTURES
 LONGEST = 120  # letters of a case's name
@@ -132,3 +132,28 @@ def unique_names(stems: Sequence[str], longer: Sequence[str]) -> list[str]:
             names[place] = f"{name}-{number}"
         taken.add(names[place].lower())
     return names
+
+
+def subject_pattern(pattern: str | None) -> re.Pattern[str] | None:
+    """The study's `cohort.subject_pattern`, compiled.
+
+    Raises:
+        CohortError: it is no regular expression, or has no group.
+    """
+    if pattern is None:
+        return None
+    try:
+        compiled = re.compile(pattern)
+    except re.error as error:
+        raise CohortError(f"cohort.subject_pattern is not a regular expression ({error})", where=pattern,
+                          expected=r"one such as (person\d+)_") from None
+    if compiled.groups < 1:
+        raise CohortError("cohort.subject_pattern has no group", where=pattern,
+                          expected=r"parentheses around the subject, such as (person\d+)_")
+    return compiled
+
+
+def subject_of(pattern: re.Pattern[str], name: str) -> str | None:
+    """What the pattern's first group that fits takes out of `name`; None where it does not fit."""
+    match = pattern.search(name)
+    return next((group for group in match.groups() if group), None) if match else None

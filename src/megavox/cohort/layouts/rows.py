@@ -26,11 +26,13 @@ class Table:
         path: the file.
         columns: names from the first line, in order.
         rows: one dictionary a line.
+        lines: where in the file each row ends, counted from 1.
     """
 
     path: Path
     columns: list[str]
     rows: list[Row]
+    lines: list[int]
 
     def need(self, column: str, key: str) -> str:
         """`column` itself; `key` is the study file's key that names it.
@@ -46,23 +48,35 @@ class Table:
 
 
 def read_table(path: Path) -> Table:
+    """Read a CSV file with at least one row. Raises as `read_rows` does, and where there is none."""
+    table = read_rows(path, "cohort.table")
+    if not table.rows:
+        raise CohortError("the table has no rows", where=path)
+    return table
+
+
+def read_rows(path: Path, key: str) -> Table:
     """Read a CSV file; commas, semicolons and tabs are told apart by the first line.
 
+    Args:
+        key: the study file's key that names it.
+
     Raises:
-        CohortError: missing, not text, without rows, or a column name stands twice.
+        CohortError: missing, not text, or a column name stands twice.
     """
     if not path.is_file():
         there = sorted(p.name for p in path.parent.glob("*.[cCtT][sS][vV]")) if path.parent.is_dir() else []
         raise CohortError("the table is not there", where=path,
                           expected=f"a CSV file; the folder holds {some(there) or 'none'}",
-                          fix=did_you_mean(path.name, there) or "Correct cohort.table in the study file")
+                          fix=did_you_mean(path.name, there) or f"Correct {key} in the study file")
     try:
         with path.open(newline="", encoding="utf-8-sig") as stream:
             first = stream.readline()
             stream.seek(0)
             lines = csv.reader(stream, delimiter=max(",;\t", key=first.count))
             columns = [name.strip() for name in next(lines, [])]
-            rows = [dict(zip(columns, [cell.strip() for cell in line] + [""] * len(columns), strict=False))
+            rows = [(lines.line_num, dict(zip(columns, [cell.strip() for cell in line] + [""] * len(columns),
+                                              strict=False)))
                     for line in lines if any(cell.strip() for cell in line)]
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise CohortError(f"the table cannot be read ({error})", where=path, expected="a CSV file in UTF-8",
@@ -70,9 +84,7 @@ def read_table(path: Path) -> Table:
     twice = sorted({name for name in columns if columns.count(name) > 1})
     if twice:
         raise CohortError(f"the column {twice[0]!r} stands twice", where=path, fix="Rename one of them")
-    if not rows:
-        raise CohortError("the table has no rows", where=path)
-    return Table(path, columns, rows)
+    return Table(path, columns, [row for _, row in rows], [number for number, _ in rows])
 
 
 def whole(cell: str) -> str:

@@ -14,7 +14,8 @@ from megavox.cohort.layouts.table_guess import recognise
 from megavox.core.errors import CohortError, LabelError
 
 if TYPE_CHECKING:
-    from megavox.study.sections import ClassifyTask, TableCohort
+    from megavox.study.cohort import TableCohort
+    from megavox.study.sections import ClassifyTask
 
 
 def catalogue(section: TableCohort, task: ClassifyTask) -> Catalogue:
