@@ -11,7 +11,7 @@ from megavox.core.files import write_array
 from megavox.images.geometry import Geometry
 from megavox.images.intensity import intensity_statistics
 from megavox.store.layout import POSITIONS, Record, shard_files, write_arrays
-from megavox.store.pack import foreground_positions
+from megavox.store.pack import class_positions
 from megavox.store.read import CaseReader
 
 SHAPE = (200, 512, 512)  # z, y, x
@@ -43,7 +43,7 @@ def pack_volume(folder: Path, image: np.ndarray, mask: np.ndarray) -> CaseReader
     """Pack a volume into a case's folder as `megavox pack` does."""
     geometry = Geometry((SHAPE[2], SHAPE[1], SHAPE[0]))
     write_arrays(folder, image[None], mask, geometry)
-    write_array(folder / POSITIONS, foreground_positions(mask, 2, np.random.default_rng(0)))
+    write_array(folder / POSITIONS, class_positions(mask, range(1, 3), np.random.default_rng(0)))
     record = Record(
         folder.name, (1, *SHAPE), geometry, geometry, intensity_statistics(image[None]), "",
         voxels=tuple(int((mask == k).sum()) for k in (1, 2)),

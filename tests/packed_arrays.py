@@ -11,7 +11,7 @@ from megavox.core.files import write_array
 from megavox.images.geometry import Geometry
 from megavox.images.intensity import intensity_statistics, normaliser
 from megavox.store.layout import POSITIONS, Record, shard_files, write_arrays
-from megavox.store.pack import foreground_positions
+from megavox.store.pack import class_positions
 from megavox.store.read import CaseReader
 from megavox.study.sections import AugmentSection, BatchesSection
 
@@ -28,7 +28,7 @@ def packed(folder: Path, image: np.ndarray, mask: np.ndarray | None = None,
     geometry = Geometry(size, (*reversed(spacing), 1.0, 1.0)[:3])
     write_arrays(folder, image, mask, geometry)
     if mask is not None:
-        write_array(folder / POSITIONS, foreground_positions(mask, classes, np.random.default_rng(0)))
+        write_array(folder / POSITIONS, class_positions(mask, range(1, classes + 1), np.random.default_rng(0)))
     record = Record(
         folder.name, image.shape, geometry, geometry, intensity_statistics(image), "", classes=labels,
         bytes=tuple((path.relative_to(folder).as_posix(), path.stat().st_size) for path in shard_files(folder)))

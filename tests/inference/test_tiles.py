@@ -106,7 +106,7 @@ def test_windows_of_air_are_left_out_and_are_background() -> None:
         return torch.stack([-shown[:, 0], shown[:, 0] + 7], dim=1)
 
     found = np.concatenate(list(bands(engine, image, (16, 16, 16), outside=NOTHING, overlap=0.0,
-                                      brighter_than=np.array([1.0], np.float32))), axis=1)
+                                      where=image[0] > 1)), axis=1)
     assert seen == [0, 3]  # the first window always, to learn the number of classes; then those that show something
     assert (found.argmax(axis=0)[16:32] == 0).all()
     np.testing.assert_allclose(found[1, 32:], image[0, 32:] + 7, rtol=1e-5)

@@ -20,8 +20,8 @@ from megavox.images.raster import write_raster
 from megavox.images.reorient import to_lps
 from megavox.phantoms import radiograph, write_segment_cohort
 from megavox.store.build import build_store, write_index
-from megavox.store.layout import Record, write_arrays
-from megavox.store.pack import IGNORE, MOST_POSITIONS, case_key, foreground_positions, pack_case, smallest_exact
+from megavox.store.layout import IGNORE, Record, write_arrays
+from megavox.store.pack import MOST_POSITIONS, case_key, class_positions, pack_case, smallest_exact
 from megavox.store.read import INDEX, CachedArrays, CaseReader, Store
 from megavox.study.sections import SegmentTask
 from small_cohort import ORGAN_TASK, PICTURE, PICTURE_TASK, VOLUME, organ_cases, tiny_case, voxel_case
@@ -135,12 +135,12 @@ def test_the_voxels_kept_for_sampling_have_their_class(packed):
 def test_kept_voxels_are_spread_evenly_and_depend_on_the_generator():
     mask = np.ones((40, 40, 40), np.uint8)
     mask[20:] = IGNORE
-    first, again, other = (foreground_positions(mask, 2, np.random.default_rng(n)) for n in (0, 0, 1))
+    first, again, other = (class_positions(mask, (1, 2), np.random.default_rng(n)) for n in (0, 0, 1))
     np.testing.assert_array_equal(first, again)
     assert len(first) == MOST_POSITIONS and (first != other).any() and first[:, 1].max() == 19
     expected = (19 / 2, 39 / 2, 39 / 2)
     np.testing.assert_allclose(first[:, 1:].mean(axis=0), expected, atol=0.3)
-    assert foreground_positions(np.zeros((4, 4), np.uint8), 2, np.random.default_rng(0)).shape == (0, 3)
+    assert class_positions(np.zeros((4, 4), np.uint8), (1, 2), np.random.default_rng(0)).shape == (0, 3)
 
 
 def test_ignored_voxels_and_merged_values(tmp_path):

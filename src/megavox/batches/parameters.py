@@ -66,16 +66,22 @@ def draw_centre(rng: np.random.Generator, shape: Sequence[int], patch: Sequence[
                 foreground: float) -> np.ndarray:
     """Centre voxel of the patch, `(d,)` float (voxel centres are whole numbers).
 
-    With probability `foreground` a random voxel of a random class that the case has, else anywhere.
+    With probability `foreground` a random voxel of a random class that the case has; else one of class 0 if the case
+    has such positions, or anywhere.
     Then it is moved so that the patch stays inside the image, along each axis on which it fits; on
     the others the patch is centred on the image.
     """
-    if positions is not None and len(positions) and rng.random() < foreground:
-        classes, ends = positions[:, 0], [0]  # of the classes, which lie in order
+    first = 0 if positions is None else bisect_right(positions[:, 0], 0)  # of the foreground's
+    row = None
+    if positions is not None and len(positions) > first and rng.random() < foreground:
+        classes, ends = positions[:, 0], [first]  # of the classes, which lie in order
         while ends[-1] < len(positions):
             ends.append(bisect_right(classes, classes[ends[-1]]))
         chosen = int(rng.random() * (len(ends) - 1))
         row = ends[chosen] + int(rng.random() * (ends[chosen + 1] - ends[chosen]))
+    elif first:
+        row = int(rng.random() * first)
+    if positions is not None and row is not None:
         start = [voxel - p // 2 for voxel, p in zip(positions[row, 1:].tolist(), patch, strict=True)]
     else:
         start = [int(rng.random() * (max(n - p, 0) + 1)) for n, p in zip(shape, patch, strict=True)]
@@ -87,6 +93,8 @@ def draw_augmentation(rng: np.random.Generator, section: AugmentSection, spacing
                       patch: Sequence[int]) -> Augmentation:
     """All parameters of one sample, drawn in a fixed order."""
     dims = len(patch)
+    if section.copies is not None and rng.random() * (section.copies + 1) < 1:
+        return Augmentation(mirror=(False,) * dims, shift=(0.0,) * dims)
     flips = [bool(rng.random() < 0.5) for _ in range(dims)]
     allowed = {max(dims + AXES[name], 0) for name in section.mirror}
     use = {name: bool(rng.random() < getattr(section, name + "_p"))

@@ -57,6 +57,10 @@ class Geometry:
         matrix[:3, 3] = self.origin
         return matrix
 
+    def index_of(self, world_mm: Sequence[float]) -> np.ndarray:
+        """Index `(x, y, z)`, with fractions, of a world position in mm."""
+        return np.asarray(np.linalg.solve(self.affine(), [*world_mm, 1.0])[:3])
+
     @classmethod
     def from_affine(cls, affine: np.ndarray, size: Sequence[int], calibrated: bool = True) -> Geometry:
         """Geometry from a 4x4 index-to-LPS matrix and the size along x, y, z."""

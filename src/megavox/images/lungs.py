@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 from scipy import ndimage
@@ -20,6 +21,7 @@ from scipy import ndimage
 AIR_HU = -450.0  # halfway from lung to soft tissue
 BLOCK_MM = 2.5
 CLOSING_MM = 20.0  # so that nodules of 30 mm on the pleura lie inside; one of 10 mm would enter the bays they leave
+MARGIN_MM = 10.0  # around the lungs, in which findings are looked for, too
 LEAST_MM3, MOST_MM3 = 0.5e6, 4.5e6  # of the lung of one side
 AIRWAY_MM2 = 600.0  # of a slice: a trachea has up to 400
 AIRWAY_FROM_MIDLINE_MM = 35.0
@@ -40,6 +42,23 @@ class LungField:
 
     mask: np.ndarray
     sound: bool
+
+
+def search_field(hu: np.ndarray, spacing_mm: Sequence[float], within: Literal["lungs", "body", "image"]) -> np.ndarray:
+    """Where findings are looked for, `(Z, Y, X)`: in the lungs and 10 mm around them, in the body, or everywhere.
+
+    Other arguments as of `lung_field`.
+    """
+    if within == "image":
+        return np.ones(hu.shape, bool)
+    if within == "body":
+        return body_mask(hu, spacing_mm)
+    found = lung_field(hu, spacing_mm)
+    if not found.sound:
+        return found.mask
+    blocks, factors = _blocks(found.mask.astype(np.float32), spacing_mm)
+    away_mm = ndimage.distance_transform_edt(blocks < 0.5, np.multiply(spacing_mm, factors))
+    return found.mask | _unblocked(away_mm <= MARGIN_MM, factors, hu.shape)
 
 
 def lung_field(hu: np.ndarray, spacing_mm: Sequence[float]) -> LungField:

@@ -94,7 +94,11 @@ def write_case(opened: Opened, prediction: Prediction, folder: Path, weights: st
             "precision": recipe.precision, "mirror": list(recipe.mirror), "whole": recipe.whole}}
     if prediction.labels is not None:
         record |= write_mask(folder, case.name, prediction.labels, prediction.geometry)
-        record["voxels"] = voxels(prediction.labels, recipe.study.task.names)
+        if prediction.candidates is None:
+            record["voxels"] = voxels(prediction.labels, recipe.study.task.names)
+        else:
+            record["candidates"] = prediction.candidates.rows()
+            record["called"] = int(prediction.labels.max())
     else:
         assert prediction.probabilities is not None and prediction.logits is not None
         record["probabilities"] = prediction.probabilities.tolist()

@@ -25,6 +25,7 @@ from megavox.images.find import FoundImages, find_images
 from megavox.inference.recipe import Network
 from megavox.inference.records import (
     ASIDE,
+    CANDIDATES,
     QUARANTINE,
     TABLE,
     Failure,
@@ -36,6 +37,7 @@ from megavox.inference.records import (
     done_row,
     set_aside,
     take_back,
+    write_candidates,
     write_table,
 )
 from megavox.inference.runner import Runner
@@ -161,6 +163,8 @@ def predict_cases(network: Network, cases: Sequence[Case], folder: Path, rejecte
             write_quarantine(folder / QUARANTINE, bad)
             task = network.recipe.study.task
             write_table(folder / TABLE, rows, task.kind, task.names)
+            if task.kind == "detect":
+                write_candidates(folder / CANDIDATES, rows)
     return CohortOutcome(folder, rows, bad, elsewhere)
 
 

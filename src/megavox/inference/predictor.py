@@ -13,9 +13,11 @@ from torch import nn
 
 from megavox.core.files import text_hash
 from megavox.core.workspace import DONE
+from megavox.images.balls import ball
 from megavox.images.geometry import Geometry
 from megavox.images.image import Image
 from megavox.images.intensity import intensity_statistics, normalise, normaliser, outside_value
+from megavox.images.lungs import search_field
 from megavox.images.prepare import prepare
 from megavox.inference.engines import choose_engine
 from megavox.inference.export import LabelExport
@@ -23,6 +25,7 @@ from megavox.inference.recipe import Recipe
 from megavox.inference.tiles import Engine, bands, mirrored, sliding_windows, whole_image
 from megavox.models.registry import build_model, multiples
 from megavox.store.pack import smallest_exact
+from megavox.tasks.candidates import Candidates
 from megavox.tasks.registry import build_task
 from megavox.training.checkpoint import load_weights
 
@@ -34,16 +37,19 @@ class Prediction:
     """What a network says of a case.
 
     Attributes:
-        labels: class numbers on the original grid, uint8 `(Z, Y, X)` or `(Y, X)`; None to classify.
-        probabilities: `(K,)` calibrated, to classify; None to segment.
-        logits: `(K,)` to classify; None to segment.
         geometry: the original grid.
+        labels: class numbers on it, uint8 `(Z, Y, X)` or `(Y, X)`; to detect, numbers of the candidates that are
+            called, the surest first; None to classify.
+        probabilities: `(K,)` calibrated, to classify.
+        logits: `(K,)` to classify.
+        candidates: to detect, all of them.
     """
 
-    labels: np.ndarray | None
-    probabilities: np.ndarray | None
-    logits: np.ndarray | None
     geometry: Geometry
+    labels: np.ndarray | None = None
+    probabilities: np.ndarray | None = None
+    logits: np.ndarray | None = None
+    candidates: Candidates | None = None
 
 
 class Predictor:
@@ -88,20 +94,37 @@ class Predictor:
             normalised, outside, _ = self._normalised(array)
             logits = logits_of(self.engine, self.recipe, normalised, outside)
             temperature = self.recipe.calibration.get("temperature", 1.0)
-            return Prediction(None, self.task.probabilities(logits, temperature), logits,  # type: ignore[attr-defined]
-                              image.geometry)
+            probabilities = self.task.probabilities(logits, temperature)  # type: ignore[attr-defined]
+            return Prediction(image.geometry, probabilities=probabilities, logits=logits)
+        if self.task.kind == "detect":
+            return self._detected(array, prepared.geometry, image)
         export = LabelExport(prepared.geometry, image.geometry, image.spatial_dims)
         for slab in self.slabs(array):
             export.add(slab)
-        return Prediction(export.labels, None, None, image.geometry)
+        return Prediction(image.geometry, export.labels)
 
-    def slabs(self, array: np.ndarray) -> Iterator[np.ndarray]:
+    def _detected(self, array: np.ndarray, geometry: Geometry, image: Image) -> Prediction:
+        section = self.recipe.study.task
+        where = search_field(array[0], geometry.spacing_zyx, section.within)  # type: ignore[union-attr]
+        logits = np.concatenate(list(self.slabs(array, where)), axis=1)
+        found = self.task.candidates(logits, where, geometry)  # type: ignore[attr-defined]
+        called = found.scores > self.recipe.calibration.get("threshold", 0.5)
+        labels = np.zeros(image.array.shape[1:], np.uint8)
+        for number in np.flatnonzero(called)[::-1]:  # the surest is drawn last
+            drawn = ball(image.geometry, labels.shape, found.centres_mm[number], found.diameters_mm[number])
+            labels[drawn] = number + 1
+        return Prediction(image.geometry, labels, candidates=found)
+
+    def slabs(self, array: np.ndarray, where: np.ndarray | None = None) -> Iterator[np.ndarray]:
         """Logits of a prepared image `(C, *S)` in its own units, slab by slab; see `tiles.bands`."""
         inference = self.recipe.study.inference
         normalised, outside, bright = self._normalised(array)
+        if inference.skip_air and where is None:
+            limit = outside + AIR * (bright - outside)
+            where = (normalised > limit.reshape(-1, *([1] * (array.ndim - 1)))).any(axis=0)
         return bands(mirrored(self.engine, self.recipe.mirror), normalised, self._window(array.shape[1:]),
                      outside=outside, overlap=inference.overlap, batch=inference.batch,
-                     brighter_than=outside + AIR * (bright - outside) if inference.skip_air else None)
+                     where=where)
 
     def _window(self, size: Sequence[int]) -> tuple[int, ...]:
         """Of an image of that size: the patch, or all of it and as much around as the network needs."""
@@ -118,7 +141,8 @@ class Predictor:
         return normalise(array, numbers), outside_value(statistics, numbers), bright
 
 
-def logits_of(engine: Engine, recipe: Recipe, image: np.ndarray, outside: np.ndarray) -> np.ndarray:
+def logits_of(engine: Engine, recipe: Recipe, image: np.ndarray, outside: np.ndarray,
+              where: np.ndarray | None = None) -> np.ndarray:
     """Logits of a normalised image as the study's inference section asks.
 
     Args:
@@ -126,16 +150,17 @@ def logits_of(engine: Engine, recipe: Recipe, image: np.ndarray, outside: np.nda
         recipe: patch, overlap, mirroring.
         image: `(C, *S)` float32.
         outside: `(C,)`, the value around the image.
+        where: see `tiles.bands`.
 
     Returns:
-        `(K, *S)` to segment, `(K,)` to classify.
+        `(K, *S)` to segment and detect, `(K,)` to classify.
     """
     engine = mirrored(engine, recipe.mirror)
     if recipe.study.task.kind == "classify":
         return whole_image(engine, image, recipe.patch, outside=outside)
     inference = recipe.study.inference
     return sliding_windows(engine, image, recipe.patch, outside=outside, overlap=inference.overlap,
-                           batch=inference.batch)
+                           batch=inference.batch, where=where)
 
 
 def _kept_name(checkpoint: Path, window: Sequence[int]) -> str:

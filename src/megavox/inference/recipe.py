@@ -30,7 +30,7 @@ class Recipe:
         cohort_intensities: for mode `hu`.
         precision: float32 or bfloat16.
         whole: images are predicted at once, without windows.
-        calibration: temperature and thresholds, to classify.
+        calibration: temperature and thresholds, to classify; threshold, to detect.
         provenance: versions, seeds, machine, study hash.
     """
 

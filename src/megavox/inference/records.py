@@ -31,7 +31,10 @@ from megavox.images.nifti import write_nifti
 TABLE = "predictions.csv"
 QUARANTINE = "quarantine.csv"
 ASIDE = "set_aside"
-_ROW = ("case", "subject", "session", "files", "weights", "geometry", "voxels", "probabilities", "logits", "decision")
+CANDIDATES = "candidates.csv"
+_MARKS = {"classify": "probabilities", "segment": "voxels", "detect": "candidates"}  # what only its records have
+_ROW = ("case", "subject", "session", "files", "weights", "geometry", "voxels", "probabilities", "logits", "decision",
+        "candidates", "called")
 
 Row = dict[str, Any]
 State = list[int] | None  # size in bytes and time of change in ns; None: no such file
@@ -101,7 +104,7 @@ def check_mine(folder: Path, case: Case, kind: str) -> None:
     if record is None or "input_hash" not in record:
         return
     before, files = record["files"], [str(path) for path in input_files(case)]
-    if (kind == "classify") != ("probabilities" in record):
+    if _MARKS[kind] not in record:
         what = "the prediction of another task"
     elif before != files and all(map(os.path.exists, before)) and _other_content(case, record["input_hash"]):
         what = f"the prediction of another image, {before[0]}"
@@ -234,14 +237,25 @@ def _aside(folder: Path, name: str) -> Path:
 
 
 def write_table(path: Path, rows: Iterable[Row], kind: str, classes: Sequence[str]) -> None:
-    """One line a case: probabilities and the decision to classify, voxels of each class to segment."""
-    names = [*[f"p {name}" for name in classes], "decision"] if kind == "classify" else \
-        [f"{name} voxels" for name in classes]
+    """One line a case: probabilities and the decision to classify, voxels of each class to segment, how many were
+    called to detect."""
+    names = {"classify": [*[f"p {name}" for name in classes], "decision"],
+             "segment": [f"{name} voxels" for name in classes], "detect": ["candidates", "called"]}[kind]
     write_csv(path, ["case", "subject", "session", *names, "file"], (_line(row, kind, names) for row in rows))
 
 
 def _line(row: Row, kind: str, names: Sequence[str]) -> dict[str, Any]:
-    values = [*[f"{p:.6f}" for p in row["probabilities"]], ";".join(row["decision"])] if kind == "classify" else \
-        list(row["voxels"].values())
+    values: list[Any]
+    if kind == "classify":
+        values = [*[f"{p:.6f}" for p in row["probabilities"]], ";".join(row["decision"])]
+    else:
+        values = list(row["voxels"].values() if kind == "segment" else (len(row["candidates"]), row["called"]))
     return {"case": row["case"], "subject": row["subject"], "session": row["session"],
             **dict(zip(names, values, strict=True)), "file": row["files"][0]}
+
+
+def write_candidates(path: Path, rows: Iterable[Row]) -> None:
+    """The candidates of all cases in the form of LUNA16, with a column for the diameter."""
+    columns = ("seriesuid", "coordX", "coordY", "coordZ", "diameter_mm", "probability")
+    write_csv(path, columns, (dict(zip(columns, (row["case"], *one), strict=True)) for row in rows
+                              for one in row["candidates"]))

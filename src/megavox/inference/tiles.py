@@ -41,7 +41,7 @@ def gaussian_weights(window: Sequence[int]) -> np.ndarray:
 
 @torch.inference_mode()
 def bands(engine: Engine, image: np.ndarray, patch: Sequence[int], *, outside: np.ndarray, overlap: float = 0.5,
-          batch: int = 4, brighter_than: np.ndarray | None = None) -> Iterator[np.ndarray]:
+          batch: int = 4, where: np.ndarray | None = None) -> Iterator[np.ndarray]:
     """Logits of a whole image, slab by slab along its first axis.
 
     Args:
@@ -51,8 +51,7 @@ def bands(engine: Engine, image: np.ndarray, patch: Sequence[int], *, outside: n
         outside: `(C,)`, put around images smaller than a window.
         overlap: share of a window that neighbours share.
         batch: windows a forward pass.
-        brighter_than: `(C,)`; where given, windows without a voxel above it in any channel are not computed
-            and count as background.
+        where: `(*S)` of booleans; where given, windows without a true one are not computed and count as background.
 
     Yields:
         The logits of the next `n` slices, `(K, n, *S[1:])` float32.
@@ -63,10 +62,11 @@ def bands(engine: Engine, image: np.ndarray, patch: Sequence[int], *, outside: n
     columns: list[Any] = [(..., *(slice(a, a + w) for a, w in zip(corner, patch[1:], strict=True)))
                           for corner in product(*others)]
     across = tuple(slice(a, a + n) for a, n in zip(origin[1:], size[1:], strict=True))
+    wanted = None if where is None else _pad(where[None], patch, np.zeros(1, bool))[0][0]
     band = _Band(gaussian_weights(patch), padded.shape[2:])
     for row, following in zip(rows, [*rows[1:], rows[-1] + patch[0]], strict=True):
         slab = padded[:, row:row + patch[0]]
-        seen = [box for box in columns if _shows(slab[box], brighter_than)]
+        seen = columns if wanted is None else [box for box in columns if wanted[row:row + patch[0]][box].any()]
         if band.empty:
             seen = seen or columns[:1]  # one window is computed always: it tells the number of classes
         for first in range(0, len(seen), batch):
@@ -80,9 +80,10 @@ def bands(engine: Engine, image: np.ndarray, patch: Sequence[int], *, outside: n
 
 
 def sliding_windows(engine: Engine, image: np.ndarray, patch: Sequence[int], *, outside: np.ndarray,
-                    overlap: float = 0.5, batch: int = 4) -> np.ndarray:
+                    overlap: float = 0.5, batch: int = 4, where: np.ndarray | None = None) -> np.ndarray:
     """Logits `(K, *S)` float32 of a whole image; args are those of `bands`."""
-    return np.concatenate(list(bands(engine, image, patch, outside=outside, overlap=overlap, batch=batch)), axis=1)
+    return np.concatenate(list(bands(engine, image, patch, outside=outside, overlap=overlap, batch=batch,
+                                     where=where)), axis=1)
 
 
 class _Band:
@@ -127,13 +128,6 @@ class _Band:
         return found
 
 
-def _shows(windows: np.ndarray, brighter_than: np.ndarray | None) -> bool:
-    """Whether a window `(C, *patch)` has a voxel above the limit of its channel."""
-    if brighter_than is None:
-        return True
-    return bool((windows.reshape(len(windows), -1).max(axis=1) > brighter_than).any())
-
-
 def _pad(image: np.ndarray, patch: Sequence[int], outside: np.ndarray) -> tuple[np.ndarray, list[int]]:
     """The image centred in a frame of at least a window, and where it begins in it; training centres it so too."""
     size = image.shape[1:]
@@ -141,7 +135,7 @@ def _pad(image: np.ndarray, patch: Sequence[int], outside: np.ndarray) -> tuple[
     origin = [(w - n + 1) // 2 for n, w in zip(size, frame, strict=True)]
     if list(size) == frame:
         return image, origin
-    padded = np.empty((len(image), *frame), np.float32)
+    padded = np.empty((len(image), *frame), image.dtype)
     padded[...] = outside.reshape(-1, *([1] * len(size)))
     padded[(slice(None), *(slice(a, a + n) for a, n in zip(origin, size, strict=True)))] = image
     return padded, origin

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -20,6 +21,7 @@ from megavox.inference.recipe import Recipe
 from megavox.pipeline.predict import predict
 from megavox.pipeline.project import Project
 from megavox.store.pack import class_numbers, read_mask
+from megavox.tasks.candidates import Candidates
 from megavox.tasks.registry import Task, build_task
 
 
@@ -29,7 +31,7 @@ class Evaluated:
 
     Attributes:
         summary: the table of figures, see `measures.summary`.
-        rows: one a case (classify) or a case and class (segment).
+        rows: one a case, to segment one a case and class.
         calibrated: whether every image has a spacing in mm; without it "mm" means pixels.
         predicted: the predictions that were evaluated.
     """
@@ -61,7 +63,7 @@ def evaluate(project: Project) -> Evaluated:
                              where=outcome.folder, fix="Run `megavox evaluate` again when that has ended")
     study = project.study
     task = build_task(study.task, [])
-    rows = (_segment_rows if study.task.kind == "segment" else _classify_rows)(project, task, cases, outcome)
+    rows = ROWS[study.task.kind](project, task, cases, outcome)
     calibration = recipe.calibration
     with busy("resampling subjects for intervals"):
         summary = task.summary(rows, seed=study.seed, resamples=study.evaluation.resamples,
@@ -90,6 +92,15 @@ def _segment_rows(project: Project, task: Task, cases: dict[str, Case], outcome:
     return rows
 
 
+def _detect_rows(project: Project, task: Task, cases: dict[str, Case], outcome: CohortOutcome) -> list[dict[str, Any]]:
+    rows = []
+    for row in outcome.rows:
+        case, found = cases[row["case"]], Candidates.of(row["candidates"])
+        marks = task.marks(found, case.findings or ())  # type: ignore[attr-defined]
+        rows.append({"case": case.name, "subject": case.subject, **marks})
+    return rows
+
+
 def _classify_rows(project: Project, task: Task, cases: dict[str, Case],
                    outcome: CohortOutcome) -> list[dict[str, Any]]:
     rows = []
@@ -99,3 +110,7 @@ def _classify_rows(project: Project, task: Task, cases: dict[str, Case],
         rows.append({"case": case.name, "subject": case.subject, "probabilities": row["probabilities"],
                      "target": np.asarray(target, float).tolist(), "decision": row["decision"]})
     return rows
+
+
+ROWS: dict[str, Callable[[Project, Task, dict[str, Case], CohortOutcome], list[dict[str, Any]]]] = {
+    "segment": _segment_rows, "classify": _classify_rows, "detect": _detect_rows}

@@ -15,6 +15,7 @@ from megavox.cohort.table import Entry
 from megavox.core.errors import MegavoxError, WorkspaceError
 from megavox.core.files import read_csv, read_json
 from megavox.core.progress import busy
+from megavox.images.balls import ball
 from megavox.images.formats import read_image
 from megavox.images.geometry import Geometry
 from megavox.images.image import Image
@@ -28,6 +29,7 @@ from megavox.report.content import (
     Headline,
     ReportContent,
     classification_case_rows,
+    detection_case_rows,
     segmentation_case_rows,
 )
 from megavox.report.page import write_report
@@ -35,6 +37,8 @@ from megavox.store.pack import read_channels, read_mask
 
 HEADLINES = {"segment": (("Mean Dice", "dice", ""), ("Hausdorff 95", "hausdorff95_mm", "mm"),
                          ("Surface distance", "surface_distance_mm", "mm")),
+             "detect": (("Partial area", "partial_area", ""), ("Mean sensitivity", "mean_sensitivity", ""),
+                        ("Sensitivity at 1 false positive a case", "sensitivity_at_1", "")),
              "classify": (("AUROC", "auroc", ""), ("Accuracy", "accuracy", ""),
                           ("Balanced accuracy", "balanced_accuracy", ""), ("Calibration error", "ece", ""))}
 
@@ -79,6 +83,8 @@ def content_of(project: Project) -> ReportContent:
     kind = study.task.kind
     if kind == "segment":
         case_rows = segmentation_case_rows(evaluation["rows"])
+    elif kind == "detect":
+        case_rows = detection_case_rows(evaluation["rows"])
     else:
         case_rows = classification_case_rows([_known(row) for row in evaluation["rows"]], study.task.names,
                                              study.task.multilabel,  # type: ignore[union-attr]
@@ -117,7 +123,10 @@ def _notes(evaluation: dict[str, Any]) -> list[str]:
     if agreed is not None and agreed["enough"]:
         notes.append("Predicted in the faster, inexact setting that the study asks for (inference.fast): "
                      f"{Agreement(**agreed['agreement']).sentence()}.")
-    if calibration:
+    if "threshold" in calibration:
+        notes.append(f"Candidates are called from a score of {calibration['threshold']:.3f} on, at which the validation "
+                     "cases have one false positive a case.")
+    elif calibration:
         thresholds = ", ".join(f"{value:.3f}" for value in calibration["thresholds"])
         text = f"Probabilities are rescaled by the temperature {calibration['temperature']:.3f}"
         text += f" and decisions are taken at {thresholds}" if thresholds else ""
@@ -171,7 +180,9 @@ def _view(project: Project, entry: Entry, title: str, row: dict[str, Any]) -> Ca
     image = read_channels(entry.case, study.images.grey)
     shape = image.array.shape[1:]
     reference = prediction = None
-    if study.task.kind == "segment":
+    if study.task.kind == "detect":
+        reference, prediction, text = _worst_finding(project, entry, image, row)
+    elif study.task.kind == "segment":
         labels = read_image(project.workspace.predictions(project.run_name) / f"{entry.case.name}.nii.gz").array[0]
         per_class = one_mask_a_class(study.cohort, study.task)
         masks = read_mask(entry.case, image.geometry, shape, study.task, per_class)
@@ -182,6 +193,23 @@ def _view(project: Project, entry: Entry, title: str, row: dict[str, Any]) -> Ca
     turned = to_lps(Image(image.array[:1], image.geometry)) if image.spatial_dims == 3 else image
     return CaseView(entry.case.name, title, text, turned.array[0].astype(np.float32),
                     turned.geometry.spacing_zyx[-image.spatial_dims:], reference, prediction)
+
+
+def _worst_finding(project: Project, entry: Entry, image: Image,
+                   row: dict[str, Any]) -> tuple[np.ndarray | None, np.ndarray | None, str]:
+    """The largest finding that was missed, or else the largest, as a ball beside what was called there."""
+    findings = [one for one in entry.case.findings or () if one.counts]
+    text = f"{len(row['found_mm'])} of {len(findings)} found, {row['false']} false positives"
+    if not findings:
+        return None, None, text
+    missed = [one for one in findings if one.diameter_mm in row["missed_mm"]]
+    shown = max(missed or findings, key=lambda one: one.diameter_mm)
+    reference = np.zeros(image.array.shape[1:], np.uint8)
+    reference[ball(image.geometry, reference.shape, shown.centre_mm, shown.diameter_mm)] = 1
+    called = read_image(project.workspace.predictions(project.run_name) / f"{entry.case.name}.nii.gz").array[0]
+    near = np.unique(called.reshape(reference.shape)[reference > 0])
+    prediction = np.isin(called.reshape(reference.shape), near[near > 0]).astype(np.uint8)
+    return _turned(reference, image.geometry), _turned(prediction, image.geometry), text
 
 
 def _turned(labels: np.ndarray, geometry: Geometry) -> np.ndarray:

@@ -170,8 +170,9 @@ def _with_steps(workshop: Workshop, here: Ranks, begin: float) -> Study:
 
 
 def _calibrate(workshop: Workshop, project: Project, here: Ranks) -> None:
-    """Fit temperature and thresholds of a classifier on the validation cases, with the best weights."""
-    if workshop.task.kind != "classify":
+    """Fit temperature and thresholds of a classifier, or the score from which a candidate is called, on the validation
+    cases, with the best weights."""
+    if workshop.task.kind == "segment":
         return
     alone = replace(here, rank=0, count=1)
     network = workshop.network(here.device)

@@ -22,6 +22,7 @@ from megavox.inference.recipe import Recipe
 from megavox.memory.rules import Derived
 from megavox.models.registry import build_model
 from megavox.pipeline.project import Project, study_hash
+from megavox.store.layout import OUTSIDE
 from megavox.store.read import CaseReader
 from megavox.study import Study
 from megavox.tasks.registry import build_task
@@ -118,11 +119,14 @@ class Workshop:
         zero = (0,) * len(shape)
         numbers = self._numbers(reader)
         image = normalise(reader.image(zero, shape), numbers)
-        logits = logits_of(engine, recipe, image, outside_value(reader.record.intensities, numbers))
+        outside = outside_value(reader.record.intensities, numbers)
         if self.task.kind == "classify":
-            return self.task.row(logits, class_target(reader.record.classes or (), reader.record.unknown,
-                                                      self.task.outputs))
-        return self.task.row(logits, reader.mask(zero, shape))
+            return self.task.row(logits_of(engine, recipe, image, outside), class_target(
+                reader.record.classes or (), reader.record.unknown, self.task.outputs))
+        mask = reader.mask(zero, shape)
+        where = mask != OUTSIDE if self.task.kind == "detect" else None
+        logits = logits_of(engine, recipe, image, outside, where)
+        return self.task.row(logits, mask if self.task.kind == "segment" else (mask, reader.record))
 
     def _reader(self, entry: Entry) -> CaseReader:
         return self.store.reader(entry.key, entry.case.name)

@@ -3,7 +3,8 @@
     store/<key>/zarr.json              group, NGFF multiscales (one scale) in mm
     store/<key>/0                      image (C, Z, Y, X): one shard, inner chunks 16 x 16 x 32
     store/<key>/labels/mask/0          mask (Z, Y, X) uint8, inner chunks 32^3, where the task has masks
-    store/<key>/positions.npy          (N, 1 + dims): class, then voxel indices, where it has masks
+    store/<key>/positions.npy          (N, 1 + dims): class, then voxel indices, where it has masks; to detect
+                                       also of class 0, anywhere else where findings are looked for
     store/<key>/record.json            everything else and its CRC32C, written last
 
 Chunks are LZ4HC, with byte shuffle where a voxel has several bytes, each followed by its CRC32C; the
@@ -23,6 +24,7 @@ import zarr
 from numcodecs import Blosc
 from zarr.codecs import BloscCodec, Crc32cCodec
 
+from megavox.cohort.case import Finding
 from megavox.images.geometry import Geometry
 
 IMAGE = "0"
@@ -30,6 +32,8 @@ MASK = "labels/mask/0"
 POSITIONS = "positions.npy"
 RECORD = "record.json"
 CHUNKS = {3: (16, 16, 32), 2: (256, 256)}  # voxels; see docs/decisions/007
+IGNORE = 255  # value of voxels that teach nothing, in stored masks
+OUTSIDE = 254  # value of voxels where findings are not looked for
 MASK_CHUNK = 32  # voxels along each axis of a volume's mask, which compresses to next to nothing
 
 
@@ -48,6 +52,7 @@ class Record:
         voxels: stored voxels of each class, in the order of the task (masks only).
         classes: numbers of the classes that hold; None without (masks only).
         unknown: numbers of the classes of which it is not known whether they hold.
+        findings: in LPS world mm; None where the target is no findings.
         bytes: size of each shard and of the positions, to find truncated ones.
         remarks: what was odd but harmless.
         source: fingerprint of the files and the target that it was packed from.
@@ -63,6 +68,7 @@ class Record:
     voxels: tuple[int, ...] = ()
     classes: tuple[int, ...] | None = None
     unknown: tuple[int, ...] = ()
+    findings: tuple[Finding, ...] | None = None
     bytes: tuple[tuple[str, int], ...] = ()
     remarks: tuple[str, ...] = ()
     source: str = ""
@@ -88,6 +94,8 @@ class Record:
             **value, "shape": tuple(value["shape"]), "voxels": tuple(value["voxels"]),
             "geometry": Geometry.from_dict(value["geometry"]), "original": Geometry.from_dict(value["original"]),
             "classes": None if value["classes"] is None else tuple(value["classes"]),
+            "findings": None if value["findings"] is None else tuple(
+                Finding(**{**one, "centre_mm": tuple(one["centre_mm"])}) for one in value["findings"]),
             "unknown": tuple(value["unknown"]), "remarks": tuple(value["remarks"]),
             "bytes": tuple((name, size) for name, size in value["bytes"])})
 

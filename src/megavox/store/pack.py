@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -13,17 +14,19 @@ from megavox.cohort.drawn import drawn
 from megavox.core.errors import LabelError
 from megavox.core.files import whole_folder, write_array
 from megavox.core.randomness import generator
+from megavox.images.balls import ball
 from megavox.images.check import check_image, check_inside, check_mask_on_grid, mask_classes
 from megavox.images.formats import all_files, read_image
 from megavox.images.geometry import Geometry
 from megavox.images.image import Image
 from megavox.images.intensity import intensity_statistics
+from megavox.images.lungs import search_field
 from megavox.images.prepare import Preparation, join_channels, prepare, prepare_mask
 from megavox.store.keep import kept_record, write_record
-from megavox.store.layout import POSITIONS, Record, shard_files, write_arrays
+from megavox.store.layout import IGNORE, OUTSIDE, POSITIONS, Record, shard_files, write_arrays
 
+UNKNOWN_DIAMETER_MM = 10.0  # as LUNA16 takes it
 MOST_POSITIONS = 10_000  # voxels kept for sampling, a class
-IGNORE = 255  # value of voxels that teach nothing, in stored masks
 
 
 def case_key(name: str, seed: int) -> str:
@@ -109,8 +112,12 @@ def pack_case(folder: Path, case: Case, preparation: Preparation, task: Any, see
         labels = read_mask(case, original.geometry, original.array.shape[1:], task, one_mask_a_class)
         mask_hash = pixel_hash(labels)
         mask = prepare_mask(labels, original.geometry, image.geometry)
-        positions = foreground_positions(mask, len(task.classes), generator(seed, "positions", folder.name))
+        positions = class_positions(mask, range(1, len(task.classes) + 1), generator(seed, "positions", folder.name))
         foreground = (mask > 0) & (mask != IGNORE)
+    elif task.kind == "detect":
+        mask = marked(case, image, task.within)
+        positions = class_positions(mask, range(2), generator(seed, "positions", folder.name))
+        foreground = mask != OUTSIDE
     else:
         classes, unknown = class_numbers(case, task)
     array = smallest_exact(image.array)
@@ -124,12 +131,28 @@ def pack_case(folder: Path, case: Case, preparation: Preparation, task: Any, see
             key=folder.name, shape=array.shape, geometry=image.geometry, original=original.geometry,
             intensities=intensity_statistics(array, foreground), pixel_hash=pixel_hash(original.array),
             mask_hash=mask_hash,
-            voxels=() if mask is None else tuple(int((mask == k).sum()) for k in range(1, len(task.classes) + 1)),
-            classes=classes, unknown=unknown,
+            voxels=() if mask is None else tuple(int((mask == k).sum()) for k in range(1, len(task.names) + 1)),
+            classes=classes, unknown=unknown, findings=case.findings,
             bytes=tuple((path.relative_to(temporary).as_posix(), path.stat().st_size) for path in files),
             remarks=tuple(str(note) for note in [original.meta.get("notes")] if note), source=source)
         write_record(temporary, record)
     return record
+
+
+def marked(case: Case, image: Image, within: Literal["lungs", "body", "image"]) -> np.ndarray:
+    """The findings of a case as balls on the image's grid, uint8: 1; 255 where they do not count; 254 where none is
+    looked for.
+
+    Args:
+        case: with findings.
+        image: prepared, HU.
+        within: see `images.lungs.search_field`.
+    """
+    mask = np.where(search_field(image.array[0], image.geometry.spacing_zyx, within), 0, OUTSIDE).astype(np.uint8)
+    for one in sorted(case.findings or (), key=lambda finding: finding.counts):  # what counts is drawn last
+        diameter = one.diameter_mm if one.diameter_mm > 0 else UNKNOWN_DIAMETER_MM
+        mask[ball(image.geometry, mask.shape, one.centre_mm, diameter)] = 1 if one.counts else IGNORE
+    return mask
 
 
 def source_fingerprint(case: Case) -> str:
@@ -169,10 +192,10 @@ def class_numbers(case: Case, task: Any) -> tuple[tuple[int, ...], tuple[int, ..
             tuple(task.classes.index(name) for name in case.unknown))
 
 
-def foreground_positions(mask: np.ndarray, classes: int, rng: np.random.Generator) -> np.ndarray:
+def class_positions(mask: np.ndarray, classes: Iterable[int], rng: np.random.Generator) -> np.ndarray:
     """Up to `MOST_POSITIONS` random voxels of each class: `(N, 1 + dims)`, class first."""
     rows = []
-    for number in range(1, classes + 1):
+    for number in classes:
         flat = np.flatnonzero(mask == number)
         if flat.size > MOST_POSITIONS:
             flat = np.sort(rng.choice(flat, MOST_POSITIONS, replace=False))

@@ -100,6 +100,9 @@ class DetectTask(Section):
 
     kind: Literal["detect"]
     finding: str = Field("nodule", min_length=1, description="what is detected")
+    within: Literal["lungs", "body", "image"] = Field(
+        "lungs", description="where it is looked for, in CT: in the lungs and 10 mm around them, in the body, or "
+        "everywhere")
 
     @property
     def names(self) -> list[str]:
@@ -167,6 +170,8 @@ class SplitSection(Section):
 class AugmentSection(Section):
     """Random changes of training patches; each `p` is the share of patches that get it."""
 
+    copies: Annotated[int, Field(ge=0)] | None = Field(
+        None, description="augmented patches to each that is left as it is; default: all are augmented")
     mirror: list[Literal["left-right", "front-back", "up-down"]] = Field(
         ["left-right"], description="axes of mirroring; only left-right unless asked: front-back would "
         "turn an anterior class into a posterior one")

@@ -10,6 +10,7 @@ import torch
 
 from megavox.store.layout import Record
 from megavox.tasks.classify import Classify
+from megavox.tasks.detect import Detect
 from megavox.tasks.segment import Segment
 
 
@@ -24,7 +25,7 @@ class Task(Protocol):
     def loss(self, output: Any, target: torch.Tensor) -> torch.Tensor:
         """Loss of a network's output (deep supervision: a list of outputs) for a batch."""
 
-    def row(self, logits: np.ndarray, target: np.ndarray) -> Any:
+    def row(self, logits: np.ndarray, target: Any) -> Any:
         """What validation keeps of one case: few numbers."""
 
     def score(self, rows: list[Any]) -> dict[str, float]:
@@ -35,7 +36,8 @@ class Task(Protocol):
         """The table that `evaluate` writes."""
 
 
-TASKS: dict[str, Callable[[Any, list[Record]], Task]] = {"segment": Segment, "classify": Classify}
+TASKS: dict[str, Callable[[Any, list[Record]], Task]] = {"segment": Segment, "classify": Classify,
+                                                            "detect": Detect}
 
 
 def build_task(section: Any, train: list[Record]) -> Task:

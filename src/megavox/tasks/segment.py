@@ -9,8 +9,7 @@ import torch
 
 from megavox.measures.overlap import overlap
 from megavox.measures.summary import summarise_segmentation
-from megavox.store.layout import Record
-from megavox.store.pack import IGNORE
+from megavox.store.layout import IGNORE, Record
 from megavox.study.sections import SegmentTask
 from megavox.tasks.losses import deep_supervision_loss, dice_ce
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from megavox.images.geometry import Geometry
-from megavox.inference.candidates import FEWEST_VOXELS, candidates
+from megavox.tasks.candidates import FEWEST_VOXELS, candidates
 
 GRID = Geometry((60, 50, 30), (0.8, 0.8, 1.5), (-20.0, 10.0, 100.0), (-1.0, 0, 0, 0, 0, 1.0, 0, 1.0, 0))
 

@@ -7,6 +7,7 @@ no threshold has to be chosen: FROC sweeps the scores.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -35,6 +36,17 @@ class Candidates:
     scores: np.ndarray
     centres_mm: np.ndarray
     diameters_mm: np.ndarray
+
+    def rows(self) -> list[list[float]]:
+        """x, y, z, diameter in mm and score of each, rounded as tables have them."""
+        return [[*(round(float(v), 3) for v in (*centre, diameter)), round(float(score), 6)] for centre, diameter, score
+                in zip(self.centres_mm, self.diameters_mm, self.scores, strict=True)]
+
+    @classmethod
+    def of(cls, rows: Sequence[Sequence[float]]) -> Candidates:
+        """Inverse of `rows`."""
+        table = np.array(rows, dtype=float).reshape(-1, 5)
+        return cls(table[:, 4], table[:, :3], table[:, 3])
 
 
 def candidates(probability: np.ndarray, geometry: Geometry, most: int = MOST) -> Candidates:
