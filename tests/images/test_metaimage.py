@@ -135,6 +135,7 @@ PACKED = zlib.compress(VALUES.tobytes())
     ({"CompressedData": "True"}, PACKED[:-1] + b"x", "unreadable"), ({"CompressedData": "True"}, b"", "truncated"),
     ({"CompressedData": "True"}, zlib.compress(bytes(10**7)), "wrong size"),
     ({"CompressedData": "True"}, zlib.compress(VALUES.tobytes()[:-2]), "truncated"),
+    ({"ElementDataFile": "x" * 5000}, None, "unreadable"),
     ({"ElementDataFile": "LIST"}, None, "unsupported"), ({"ElementDataFile": "LIST 2D"}, None, "unsupported"),
     ({"ElementDataFile": "s%03d.raw 1 3 1"}, None, "unsupported"), ({"NDims": "4"}, b"", "unsupported"),
     ({"BinaryData": "False"}, b"1 2 3", "unsupported"), ({"ElementType": "MET_STRING"}, b"", "unsupported"),

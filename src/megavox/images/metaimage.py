@@ -132,14 +132,14 @@ def _header(path: Path) -> _Header:
         dtype = _type(keys, path)
         packed = _yes(keys, "CompressedData")
         skip = int(keys.get("HeaderSize", "0"))
-    check_affine(geometry.affine(), path)
-    check_size(int(np.prod(shape, dtype=object)), dtype.itemsize * 8, path)
-    target = last[1].decode("utf-8", "surrogateescape")
-    local = target.upper() == "LOCAL"
-    header = _Header(shape, geometry, dtype, path if local else _beside(path, target),
-                     last.end() if local else None if skip == -1 else max(skip, 0), packed,
-                     keys.get("Modality", "").removeprefix("MET_MOD_").replace("UNKNOWN", ""))
-    there = header.data.stat().st_size - (header.start or 0)
+        check_affine(geometry.affine(), path)
+        check_size(int(np.prod(shape, dtype=object)), dtype.itemsize * 8, path)
+        target = last[1].decode("utf-8", "surrogateescape")
+        local = target.upper() == "LOCAL"
+        header = _Header(shape, geometry, dtype, path if local else _beside(path, target),
+                         last.end() if local else None if skip == -1 else max(skip, 0), packed,
+                         keys.get("Modality", "").removeprefix("MET_MOD_").replace("UNKNOWN", ""))
+        there = header.data.stat().st_size - (header.start or 0)
     if not packed and there < header.bytes:
         raise _truncated(path, header, max(there, 0))
     return header
