@@ -83,13 +83,12 @@ def coverage(lump: Body, axes_mm: Axes) -> tuple[tuple[slice, ...], np.ndarray]:
         fine.append((axis[low:high, None] + step * inside).ravel() - at)
     x, y, z = fine
     place = np.stack(np.broadcast_arrays(x, y[:, None], z[:, None, None]), axis=-1) @ lump.matrix.T
-    far = np.linalg.norm(place, axis=-1)
-    near = far < 2.5  # no body is higher, and most of a long one's box is farther
-    full = np.zeros(far.shape, np.float32)
-    full[near] = far[near] < _height(place[near] / np.maximum(far[near], 1e-9)[:, None], lump.lobes)
-    for axis in range(3):
-        full = np.add.reduceat(full, np.arange(0, full.shape[axis], _SAMPLES), axis=axis) if full.size else full
-    return tuple(reversed(box)), full / _SAMPLES ** 3
+    away = np.linalg.norm(place, axis=-1)
+    near = np.nonzero(away < 2)  # half-axes: no lobe is higher
+    full = np.zeros(away.shape, np.float32)
+    full[near] = away[near] < _height(place[near] / np.maximum(away[near], 1e-9)[:, None], lump.lobes)
+    cut = [side for length in full.shape for side in (length // _SAMPLES, _SAMPLES)]
+    return tuple(reversed(box)), full.reshape(cut).mean(axis=(1, 3, 5))
 
 
 def _height(directions: np.ndarray, lobes: np.ndarray) -> np.ndarray:

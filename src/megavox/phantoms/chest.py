@@ -19,6 +19,7 @@ from megavox.phantoms.lumps import Finding, lay_findings, lay_look_alikes
 from megavox.phantoms.thorax import Thorax, lay, thorax
 from megavox.phantoms.vessels import Tubes, filled, joined, straight, tree
 
+SPACING_MM = (1.85, 2.25)  # in the plane and from slice to slice: all of a chest in 2 million voxels
 FIELD_MM = (316.0, 232.0, 216.0)  # extent of the image along world x, y, z
 _LUMEN, _WALL = -970.0, -250.0  # HU of the airways
 
@@ -40,7 +41,7 @@ class Chest:
     lungs: np.ndarray
 
 
-def chest(seed: int, number: int, spacing_mm: tuple[float, float] = (1.85, 2.25),
+def chest(seed: int, number: int, spacing_mm: tuple[float, float] = SPACING_MM,
           noise_hu: tuple[float, float] = (20.0, 45.0)) -> Chest:
     """Phantom `number` of `seed`.
 
@@ -100,7 +101,7 @@ def _lay_tubes(hu: np.ndarray, axes_mm: Axes, made: Thorax, random: np.random.Ge
 
 def _windpipe(made: Thorax, step: float) -> Tubes:
     """Trachea and main bronchi."""
-    top = made.carina + (0.0, -4.0, 90.0)
+    top = made.carina + np.array([0.0, -4.0, 90.0])
     pieces = [(top, made.carina, 8.5), *((made.carina, hilum, 6.0) for hilum in made.hila)]
     return joined([straight(start, end, radius, step) for start, end, radius in pieces])
 
@@ -112,9 +113,12 @@ def _placed(image: np.ndarray, lungs: np.ndarray, findings: tuple[Finding, ...],
     turn = -1.0 if random.random() < 0.2 else 1.0
     if turn < 0:
         image, lungs = (np.ascontiguousarray(array[:, ::-1, ::-1]) for array in (image, lungs))
-    size = np.array(image.shape[::-1])
-    origin = middle - spacing * (size - 1) / 2 * (turn, turn, 1.0)
-    geometry = Geometry(tuple(map(int, size)), tuple(map(float, spacing)), tuple(map(float, origin)),
-                        (turn, 0.0, 0.0, 0.0, turn, 0.0, 0.0, 0.0, 1.0))
-    moved = (replace(one, centre_mm=tuple(map(float, middle + one.centre_mm))) for one in findings)
-    return Chest(image, geometry, tuple(moved), lungs)
+    z, y, x = image.shape
+    affine = np.eye(4)
+    affine[:3, :3] = np.diag(spacing * (turn, turn, 1.0))
+    affine[:3, 3] = middle - affine[:3, :3] @ (np.array([x, y, z]) - 1) / 2
+    moved = []
+    for one in findings:
+        left, back, up = (float(at) for at in middle + one.centre_mm)
+        moved.append(replace(one, centre_mm=(left, back, up)))
+    return Chest(image, Geometry.from_affine(affine, (x, y, z)), tuple(moved), lungs)

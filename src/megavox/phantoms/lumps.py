@@ -46,13 +46,15 @@ def lay_findings(hu: np.ndarray, axes_mm: Axes, chest: Thorax, vessels: Tubes,
 
     One for which no room is found is left out.
     """
-    room, found = _Room(axes_mm, chest, vessels), []
+    room = _Room(axes_mm, chest, vessels)
+    found: list[Finding] = []
     count = random.choice(len(_COUNTS), p=_COUNTS)
     kinds = [KINDS[k] for k in random.choice(len(KINDS), size=count, p=_SHARES)]
     for kind in kinds + [EXCLUDED[k] for k in random.integers(len(EXCLUDED), size=random.poisson(2.0))]:
         diameter = _diameter(kind, random)
         for centre in room.places(kind, diameter / 2, random):
-            if all(np.linalg.norm(centre - one.centre_mm) > (diameter + one.diameter_mm) / 2 + _APART_MM for one in found):
+            gaps = [np.linalg.norm(centre - one.centre_mm) - (diameter + one.diameter_mm) / 2 for one in found]
+            if min(gaps, default=np.inf) > _APART_MM:
                 _lay(hu, axes_mm, kind, centre, diameter, random)
                 x, y, z = (float(at) for at in centre)
                 found.append(Finding((x, y, z), diameter, kind, kind in KINDS))
@@ -63,15 +65,16 @@ def lay_findings(hu: np.ndarray, axes_mm: Axes, chest: Thorax, vessels: Tubes,
 def lay_look_alikes(hu: np.ndarray, axes_mm: Axes, chest: Thorax, vessels: Tubes, random: np.random.Generator) -> None:
     """Draw into `hu` what no reader would mark: short thick pieces of vessels, scars, and plaques on the pleura."""
     room = _Room(axes_mm, chest, vessels)
-    for _ in range(random.integers(14, 26)):
-        radius = random.uniform(2.0, 4.0)
+    for _ in range(random.integers(30, 50)):
+        radius = random.uniform(1.6, 3.6)
         ball = next(room.on_vessels(radius, random))
-        lay_body(hu, body(vessels.centres[ball], 2 * radius, random, (random.uniform(2.5, 4.0), 1.0, 1.0),
-                          vessels.directions[ball], lobes=0.15), random.uniform(-20, 60), axes_mm)
-    for _ in range(random.integers(3, 8)):
-        diameter = random.uniform(5.0, 10.0)
+        lay_body(hu, body(vessels.centres[ball], 2 * radius, random, (random.uniform(1.6, 3.2), 1.0, 1.0),
+                          vessels.directions[ball]), random.uniform(*_HU["solid"]), axes_mm)
+    for _ in range(random.integers(10, 20)):
+        diameter = random.uniform(3.5, 8.0)
         centre = next(room.inside(diameter / 2, random))
-        lay_body(hu, body(centre, diameter, random, (3.0, 2.0, 0.5)), random.uniform(-200, 20), axes_mm)
+        lay_body(hu, body(centre, diameter, random, (random.uniform(1.8, 3.0), random.uniform(1.0, 1.8), 0.8)),
+                 random.uniform(*_HU["solid"]), axes_mm)
     for _ in range(random.integers(2, 6)):
         centre = next(room.at_the_ribs(3.0, random))
         lay_body(hu, body(centre, random.uniform(6.0, 12.0), random, (0.25, 1.0, 1.0), room.outward(centre)),

@@ -57,8 +57,7 @@ def thorax(axes_mm: Axes, random: np.random.Generator,
     skin = np.broadcast_to(ellipsoid((x, y), outer), np.broadcast_shapes(x.shape, y.shape, z.shape))
     ribcage = _ribcage(x, y, z, inner, random)
     spine_y = inner[1] - random.uniform(20.0, 24.0)
-    heart = ellipsoid(_turned((x - random.uniform(14, 22), y + random.uniform(18, 26), z + random.uniform(34, 44)), -0.5),
-                      random.uniform((54, 38, 38), (66, 46, 48)))
+    heart = _heart(x, y, z, random)
     middle = _middle(x, y, z, spine_y, inner[1], random)
     diaphragm = _diaphragm(x, y, z, random)
     lungs = _smooth_highest([ribcage + WALL_MM, -_smooth_lowest([heart, middle]), diaphragm])
@@ -78,23 +77,18 @@ def thorax(axes_mm: Axes, random: np.random.Generator,
     return Thorax(hu, lungs, ribcage, inner, hila, np.array([0.0, 8.0, 26.0]) + random.uniform(-4, 4, 3))
 
 
-def ellipsoid(place: Sequence[np.ndarray], half: Sequence[float | np.ndarray]) -> np.ndarray:
-    """Distance from an ellipsoid's surface, or an ellipse's, exact to first order near it (Quilez 2008)."""
+def ellipsoid(place: Sequence[np.ndarray], half: Sequence[float] | Sequence[np.ndarray] | np.ndarray) -> np.ndarray:
+    """Distance from an ellipsoid's surface, or an ellipse's, exact to first order near it (iquilezles.org/articles/ellipsoids)."""
     scaled = [at / length for at, length in zip(place, half, strict=True)]
-    inside = np.sqrt(sum(at ** 2 for at in scaled))
-    slope = np.sqrt(sum((at / length) ** 2 for at, length in zip(scaled, half, strict=True)))
-    return (inside * (inside - 1) / np.maximum(slope, 1e-6)).astype(np.float32)
+    tiny = 1e-6  # keeps the very middle inside
+    inside = np.sqrt(tiny + sum(at ** 2 for at in scaled))
+    slope = np.sqrt(tiny / half[0] ** 2 + sum((at / length) ** 2 for at, length in zip(scaled, half, strict=True)))
+    return (inside * (inside - 1) / slope).astype(np.float32)
 
 
 def lay(hu: np.ndarray, distance: np.ndarray, value: float | np.ndarray, width: float) -> None:
     """Give `value` to what lies inside, in place; the edge is a slope of `width` mm, as of a voxel filled in part."""
     hu += (value - hu) * np.clip(0.5 - distance / width, 0, 1, dtype=np.float32)
-
-
-def _turned(place: tuple[np.ndarray, np.ndarray, np.ndarray], angle: float) -> tuple[np.ndarray, ...]:
-    """About y."""
-    x, y, z = place
-    return x * np.cos(angle) - z * np.sin(angle), y, x * np.sin(angle) + z * np.cos(angle)
 
 
 def _smooth_lowest(distances: list[np.ndarray]) -> np.ndarray:
@@ -115,6 +109,14 @@ def _ribcage(x: np.ndarray, y: np.ndarray, z: np.ndarray, half: np.ndarray, rand
     scale = (1 - up ** 2.4) ** (1 / 2.4) * (1 - 0.0006 * np.clip(z, 0, None))
     steep = np.gradient(scale[:, 0, 0], z[:, 0, 0])[:, None, None] * np.sqrt(np.prod(half))
     return ellipsoid((x, y), (half[0] * scale, half[1] * scale)) / np.sqrt(1 + steep ** 2)
+
+
+def _heart(x: np.ndarray, y: np.ndarray, z: np.ndarray, random: np.random.Generator) -> np.ndarray:
+    """An ellipsoid whose tip points to the left and down."""
+    left, front, down = random.uniform((14, 18, 34), (22, 26, 44))
+    cos, sin = np.cos(0.5), np.sin(0.5)
+    along, across = (x - left) * cos - (z + down) * sin, (x - left) * sin + (z + down) * cos
+    return ellipsoid((along, y + front, across), random.uniform((54, 38, 38), (66, 46, 48)))
 
 
 def _middle(x: np.ndarray, y: np.ndarray, z: np.ndarray, spine_y: float, back: float,
@@ -164,7 +166,7 @@ def _lay_bones(hu: np.ndarray, x: np.ndarray, y: np.ndarray, z: np.ndarray, ribc
     disc = np.abs((z + 5) % _PITCH - _PITCH / 2) - 3
     vertebra = np.maximum(ellipsoid((x, y - spine_y), (17.0, 14.0)), -disc)
     arch = np.minimum(np.abs(ellipsoid((x, y - spine_y - 22), (12.0, 11.0))) - 2.5,
-                      np.maximum(np.abs(x) - 3.5, np.abs(y - spine_y - 38) - 9))
+                      np.maximum(np.abs(x) - 3.5, np.abs(y - spine_y - 33) - 6))
     lay(hu, ellipsoid((x, y - spine_y), (16.0, 13.0)) + 0 * z, 80.0, width)
     for distance in (vertebra, np.maximum(arch, -disc - 4)):
         lay(hu, distance, 450.0, width)
