@@ -3,8 +3,11 @@
 Every picture is a pure function of `(seed, number)`.
 """
 
+from megavox.phantoms.chest import Chest, chest
+from megavox.phantoms.chest_files import write_detect_cohort
+from megavox.phantoms.lumps import Finding
 from megavox.phantoms.organs import Organ, organ, write_segment_cohort
 from megavox.phantoms.radiograph import FINDINGS, Radiograph, radiograph, write_classify_cohort
 
-__all__ = ["FINDINGS", "Organ", "Radiograph", "organ", "radiograph", "write_classify_cohort",
-           "write_segment_cohort"]
+__all__ = ["FINDINGS", "Chest", "Finding", "Organ", "Radiograph", "chest", "organ", "radiograph",
+           "write_classify_cohort", "write_detect_cohort", "write_segment_cohort"]
