@@ -104,7 +104,7 @@ def check_mine(folder: Path, case: Case, kind: str) -> None:
     if record is None or "input_hash" not in record:
         return
     before, files = record["files"], [str(path) for path in input_files(case)]
-    if _MARKS[kind] not in record:
+    if [mark for mark in _MARKS.values() if mark in record] != [_MARKS[kind]]:
         what = "the prediction of another task"
     elif before != files and all(map(os.path.exists, before)) and _other_content(case, record["input_hash"]):
         what = f"the prediction of another image, {before[0]}"

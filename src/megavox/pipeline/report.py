@@ -124,8 +124,8 @@ def _notes(evaluation: dict[str, Any]) -> list[str]:
         notes.append("Predicted in the faster, inexact setting that the study asks for (inference.fast): "
                      f"{Agreement(**agreed['agreement']).sentence()}.")
     if "threshold" in calibration:
-        notes.append(f"Candidates are called from a score of {calibration['threshold']:.3f} on, at which the validation "
-                     "cases have one false positive a case.")
+        notes.append(f"Candidates are called from a score of {calibration['threshold']:.3f} on, at which the "
+                     "validation cases have one false positive a case.")
     elif calibration:
         thresholds = ", ".join(f"{value:.3f}" for value in calibration["thresholds"])
         text = f"Probabilities are rescaled by the temperature {calibration['temperature']:.3f}"
