@@ -50,8 +50,8 @@ def test_a_body_fills_its_volume_around_its_centre(seed: int, diameter: float, t
 def test_a_body_at_the_edge_of_the_grid_is_cut_off() -> None:
     axes = (np.arange(0.0, 20.0), np.arange(0.0, 20.0), np.arange(0.0, 20.0))
     whole = body(np.array([0.0, 10.0, 10.0]), 10.0, np.random.default_rng(0), lobes=0.0)
-    box, full = coverage(whole, axes)
-    assert box[2].start == 0 and full.sum() == pytest.approx(np.pi / 6 * 1000 * 0.575, rel=0.02)  # a half and half a voxel
+    _, full = coverage(whole, axes)
+    assert full.sum() == pytest.approx(np.pi / 6 * 1000 * 0.575, rel=0.02)  # a half, and half a voxel more
 
 
 @pytest.mark.parametrize(("radius", "step"), [(4.0, 1.0), (2.0, 1.5), (0.7, 2.0)])
@@ -89,7 +89,7 @@ def test_findings_are_in_the_lungs_and_as_large_as_their_kind(number: int) -> No
 
 
 def test_there_are_two_lungs_full_of_air() -> None:
-    for number in range(3):
+    for number in range(2):
         phantom = chest(4, number, (3.0, 3.0))
         parts, _ = label(phantom.lungs)
         litres = np.sort(np.bincount(parts.ravel())[1:])[::-1] * phantom.geometry.voxel_mm3 / 1e6
@@ -100,7 +100,7 @@ def test_there_are_two_lungs_full_of_air() -> None:
 
 def test_a_nodule_without_neighbours_holds_the_volume_of_its_diameter() -> None:
     alone = 0
-    for number in (3, 28):
+    for number in (3, 8, 28):
         phantom = chest(1, number, (2.5, 2.5), noise_hu=(0.0, 0.0))
         for finding in phantom.findings:
             if finding.kind == "solid" and finding.diameter_mm > 7:
@@ -108,12 +108,12 @@ def test_a_nodule_without_neighbours_holds_the_volume_of_its_diameter() -> None:
                 near = ball(middle, phantom, reach)
                 around = phantom.image[ball(middle, phantom, reach + 3) & ~near]
                 core = np.median(phantom.image[ball(middle, phantom, finding.diameter_mm / 4)])
-                share = (phantom.image[near] - np.median(around)) / (core - np.median(around))
+                share = (phantom.image[near] - around.mean()) / (core - around.mean())
                 volume = share.sum() * phantom.geometry.voxel_mm3
                 if np.percentile(around, 97) < -600:  # no vessel passes
                     assert volume == pytest.approx(np.pi / 6 * finding.diameter_mm ** 3, rel=0.1)
                     alone += 1
-    assert alone >= 2
+    assert alone == 4
 
 
 def test_no_threshold_finds_the_nodules() -> None:
@@ -134,7 +134,8 @@ def test_no_threshold_finds_the_nodules() -> None:
 
 
 def hashes(folder: Path) -> dict[str, str]:
-    return {path.relative_to(folder).as_posix(): file_hash(path) for path in sorted(folder.rglob("*")) if path.is_file()}
+    files = [path for path in sorted(folder.rglob("*")) if path.is_file()]
+    return {path.relative_to(folder).as_posix(): file_hash(path) for path in files}
 
 
 @pytest.mark.parametrize("dicom", [False, True])

@@ -18,20 +18,16 @@ Axes = tuple[np.ndarray, np.ndarray, np.ndarray]  # positions in mm of a grid's 
 
 @dataclass(frozen=True)
 class Body:
-    """A closed surface around its centre of mass.
+    """A closed surface.
 
     Attributes:
-        centre: `(3,)` x, y, z in mm.
-        diameter: mm, of a ball of its volume.
-        matrix: `(3, 3)`, takes a position relative to `star` in mm to units of the ellipsoid's half-axes.
-        star: `(3,)` mm, from where the surface is `height` half-axes away.
+        star: `(3,)` x, y, z in mm, from where all of the surface is seen.
+        matrix: `(3, 3)`, takes a position relative to `star` to units of the ellipsoid's half-axes.
         lobes: `(K, 4)`, direction and height of each.
     """
 
-    centre: np.ndarray
-    diameter: float
-    matrix: np.ndarray
     star: np.ndarray
+    matrix: np.ndarray
     lobes: np.ndarray
 
 
@@ -58,7 +54,7 @@ def body(centre: np.ndarray, diameter: float, random: np.random.Generator,
     scale = diameter / 2 / np.cbrt((height ** 3).mean())  # V = 4/3 pi mean(h^3) abc
     mean = 0.75 * (height ** 4) @ directions / len(directions) / (height ** 3).mean()  # of the star-shaped body
     star = centre - axes @ (half * scale * mean)
-    return Body(np.asarray(centre, float), diameter, (axes / (half * scale)).T, star, bumps)
+    return Body(star, (axes / (half * scale)).T, bumps)
 
 
 def lay_body(hu: np.ndarray, lump: Body, value: float, axes_mm: Axes) -> None:

@@ -2,7 +2,7 @@
 
 Vessels, airways and their walls branch through both lungs; some vessels are thick over a short way, and there are
 scars and plaques. All of these are as bright as a nodule, and in one slice as round: only the shape in space tells.
-The shape of the chest depends on `(seed, number)` alone, the texture and the noise on the grid as well.
+The shape of the body depends on `(seed, number)` alone; vessels, findings, texture and noise on the grid as well.
 """
 
 from __future__ import annotations

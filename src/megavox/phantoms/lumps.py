@@ -15,7 +15,7 @@ KINDS = ("solid", "part-solid", "juxtapleural", "on a vessel")
 EXCLUDED = ("micronodule", "granuloma", "opacity")
 _COUNTS = (0.15, 0.25, 0.25, 0.17, 0.11, 0.07)  # share of chests with 0, 1, ... nodules
 _SHARES = (0.4, 0.15, 0.25, 0.2)  # of `KINDS`
-_MEDIAN_MM, _SPREAD = 6.5, 0.55  # of the log-normal diameters, as in LIDC (Armato 2011, doi 10.1118/1.3528204)
+_MEDIAN_MM, _SPREAD = 6.5, 0.55  # of the log-normal diameters: most are small, as in LIDC
 _SIZES_MM = {"solid": (3.0, 30.0), "part-solid": (6.0, 30.0), "juxtapleural": (4.0, 30.0), "on a vessel": (3.0, 20.0),
              "micronodule": (1.6, 2.9), "granuloma": (3.0, 6.0), "opacity": (5.0, 15.0)}
 _HU = {"solid": (-20.0, 60.0), "part-solid": (-650.0, -500.0), "granuloma": (250.0, 600.0), "opacity": (-720.0, -600.0)}
@@ -82,10 +82,10 @@ def lay_look_alikes(hu: np.ndarray, axes_mm: Axes, chest: Thorax, vessels: Tubes
 
 
 class _Room:
-    """Where in the lungs something fits: each method gives places in a random order, `_TRIES` at the most."""
+    """Where in the lungs something fits; places in mm are drawn, `_TRIES` at the most."""
 
     def __init__(self, axes_mm: Axes, chest: Thorax, vessels: Tubes) -> None:
-        at = np.nonzero(chest.lungs < -1)
+        at = np.nonzero(chest.lungs < 0)
         self.depth = -chest.lungs[at]
         self.place = np.stack([axis[index] for axis, index in zip(axes_mm, reversed(at), strict=True)], axis=1)
         self.outer = np.abs(chest.lungs[at] - chest.ribcage[at] - WALL_MM) < 0.5  # no other wall is near
@@ -110,27 +110,27 @@ class _Room:
     def inside(self, radius: float, random: np.random.Generator) -> Iterator[np.ndarray]:
         """All of a ball in the lung, and not on a vessel that is thick beside it."""
         thick = self.vessels.radii > 0.3 * radius
-        for place in _shuffled(np.flatnonzero(self.depth > radius + 1.5), random):
+        for place in _drawn(np.flatnonzero(self.depth > radius + 1.5), random):
             gaps = np.linalg.norm(self.vessels.centres[thick] - self.place[place], axis=1) - self.vessels.radii[thick]
             if gaps.min(initial=np.inf) > radius:
                 yield self.place[place]
 
     def at_the_ribs(self, radius: float, random: np.random.Generator) -> Iterator[np.ndarray]:
         """On the pleura, or a little way in."""
-        for place in _shuffled(np.flatnonzero(self.outer & (self.depth < 1.5 + 0.3 * radius)), random):
+        for place in _drawn(np.flatnonzero(self.outer & (self.depth < 0.3 * radius)), random):
             yield self.place[place]
 
     def on_vessels(self, radius: float, random: np.random.Generator) -> Iterator[int]:
-        """Balls of vessels neither thinner nor much thicker than what is to lie on them."""
-        fits = (self.depth_of_ball > radius + 1.5) & (self.vessels.radii < max(0.6 * radius, 1.0))
-        yield from _shuffled(np.flatnonzero(fits), random)
+        """Balls of vessels that are thinner than what is to lie on them."""
+        fits = (self.depth_of_ball > 2 * radius + 1) & (self.vessels.radii < max(0.6 * radius, 1.0))
+        yield from _drawn(np.flatnonzero(fits), random)
 
     def outward(self, place: np.ndarray) -> np.ndarray:
         """The normal of the ribcage at a place on it."""
         return np.append(place[:2] / self.half ** 2, 0.0)
 
 
-def _shuffled(numbers: np.ndarray, random: np.random.Generator) -> Iterator[int]:
+def _drawn(numbers: np.ndarray, random: np.random.Generator) -> Iterator[int]:
     for _ in range(_TRIES if len(numbers) else 0):
         yield numbers[random.integers(len(numbers))]
 

@@ -22,7 +22,7 @@ _ROUND = 2.5  # mm, radius of the lungs' edges
 
 @dataclass(frozen=True)
 class Thorax:
-    """All `(Z, Y, X)` float32.
+    """Images and distances are `(Z, Y, X)` float32.
 
     Attributes:
         hu: without the lungs, which are as the tissue around them.
@@ -41,8 +41,7 @@ class Thorax:
     carina: np.ndarray
 
 
-def thorax(axes_mm: Axes, random: np.random.Generator,
-           texture: np.random.Generator) -> Thorax:
+def thorax(axes_mm: Axes, random: np.random.Generator, texture: np.random.Generator) -> Thorax:
     """Draw one.
 
     Args:
@@ -58,14 +57,14 @@ def thorax(axes_mm: Axes, random: np.random.Generator,
     ribcage = _ribcage(x, y, z, inner, random)
     spine_y = inner[1] - random.uniform(20.0, 24.0)
     heart = _heart(x, y, z, random)
-    middle = _middle(x, y, z, spine_y, inner[1], random)
+    middle = _middle(x, y, z, spine_y, random)
     diaphragm = _diaphragm(x, y, z, random)
     lungs = _smooth_highest([ribcage + WALL_MM, -_smooth_lowest([heart, middle]), diaphragm])
 
     hu = np.full(ribcage.shape, AIR, np.float32)
     lay(hu, skin, FAT, width)
     lay(hu, skin + random.uniform(5.0, 16.0), SOFT, width)
-    fatty = gaussian_filter(texture.normal(size=hu.shape).astype(np.float32), 5.0 / width, truncate=2.5)
+    fatty = gaussian_filter(texture.standard_normal(hu.shape, np.float32), 5.0 / width, truncate=2.5)
     fatty = np.clip(fatty / fatty.std() * 1.5 + random.uniform(-1.5, 0.0), 0, 1)
     between = (ribcage < 14) & (heart > 1)
     hu[between] += (FAT - SOFT) * fatty[between]
@@ -78,7 +77,10 @@ def thorax(axes_mm: Axes, random: np.random.Generator,
 
 
 def ellipsoid(place: Sequence[np.ndarray], half: Sequence[float] | Sequence[np.ndarray] | np.ndarray) -> np.ndarray:
-    """Distance from an ellipsoid's surface, or an ellipse's, exact to first order near it (iquilezles.org/articles/ellipsoids)."""
+    """Distance from the surface of an ellipsoid or ellipse, right to first order near it.
+
+    Source: iquilezles.org/articles/ellipsoids.
+    """
     scaled = [at / length for at, length in zip(place, half, strict=True)]
     tiny = 1e-6  # keeps the very middle inside
     inside = np.sqrt(tiny + sum(at ** 2 for at in scaled))
@@ -119,7 +121,7 @@ def _heart(x: np.ndarray, y: np.ndarray, z: np.ndarray, random: np.random.Genera
     return ellipsoid((along, y + front, across), random.uniform((54, 38, 38), (66, 46, 48)))
 
 
-def _middle(x: np.ndarray, y: np.ndarray, z: np.ndarray, spine_y: float, back: float,
+def _middle(x: np.ndarray, y: np.ndarray, z: np.ndarray, spine_y: float,
             random: np.random.Generator) -> np.ndarray:
     """Mediastinum without the heart: spine, great vessels, hila, and the wall between the lungs."""
     arch = random.uniform(32, 42)

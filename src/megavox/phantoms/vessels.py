@@ -2,7 +2,8 @@
 
 A tree grows from its root to points scattered in the lung: again and again the point that is joined at the least cost,
 which is the length of the new piece and a share of the way back to the root (the balanced spanning tree of Cuntz 2010,
-doi 10.1371/journal.pcbi.1000877). Radii follow Murray's law: the cube of a stem's is the sum of its branches' cubes.
+doi 10.1371/journal.pcbi.1000877). By Murray's law the radius of a stem, raised to a power, is the sum of
+its branches'.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import numpy as np
 from megavox.phantoms.bodies import Axes
 
 _BALANCE = 0.35  # weight of the way to the root
-_EXPONENT = 2.8  # of Murray's law; 3 in theory, less in lungs
+_EXPONENT = 2.8  # of Murray's law, in theory 3
 
 
 @dataclass(frozen=True)
@@ -59,9 +60,9 @@ def tree(root: np.ndarray, ends: np.ndarray, thinnest: float, step: float) -> Tu
 
 def straight(start: np.ndarray, end: np.ndarray, radius: float, step: float) -> Tubes:
     """One straight tube; all lengths in mm."""
-    number = 2 + int(np.linalg.norm(end - start) / step)
+    count = 2 + int(np.linalg.norm(end - start) / step)
     way = (end - start) / np.linalg.norm(end - start)
-    return Tubes(np.linspace(start, end, number), np.full(number, radius), np.tile(way, (number, 1)))
+    return Tubes(np.linspace(start, end, count), np.full(count, radius), np.tile(way, (count, 1)))
 
 
 def joined(tubes: Sequence[Tubes]) -> Tubes:
