@@ -117,6 +117,15 @@ def scale(study: StudyFile, workspace: WorkspaceOption = None, change: SetOption
 
 
 @app.command()
+def mine(study: StudyFile, workspace: WorkspaceOption = None, change: SetOption = None, run: RunOption = None) -> None:
+    """Note where a run detects in its training cases what is not there; `batches.hard` lets another learn from it."""
+    from megavox.pipeline.mine import mine as stage
+
+    project = project_of(study, workspace, change, run)
+    tell("mine", stage(project), project)
+
+
+@app.command()
 def evaluate(study: StudyFile, workspace: WorkspaceOption = None, change: SetOption = None,
              run: RunOption = None) -> None:
     """Figures on the test part, each with its interval over subjects."""

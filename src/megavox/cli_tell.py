@@ -49,6 +49,11 @@ def _tell_train(result: Any, project: Project) -> Iterable[str]:
            f"{progress.best_step}")
 
 
+def _tell_mine(result: Any, project: Project) -> Iterable[str]:
+    yield f"{result.places} false positives in {result.cases} training cases, in {result.path}"
+    yield f"a run of another name learns from them with --set batches.hard.run={project.run_name}"
+
+
 def _tell_scale(result: Any, project: Project) -> Iterable[str]:
     yield "scaling  ranks  batch  s/1000 steps  samples/s  speed-up  efficiency  communication  waiting"
     for row in result.rows:
@@ -92,8 +97,8 @@ def _tell_report(result: Any, project: Project) -> Iterable[str]:
 
 
 _TELLERS: dict[str, Callable[[Any, Project], Iterable[str]]] = {
-    "pack": _tell_pack, "plan": _tell_plan, "train": _tell_train, "scale": _tell_scale, "evaluate": _tell_evaluate,
-    "predict": _tell_predict, "measure": _tell_measure, "report": _tell_report}
+    "pack": _tell_pack, "plan": _tell_plan, "train": _tell_train, "mine": _tell_mine, "scale": _tell_scale,
+    "evaluate": _tell_evaluate, "predict": _tell_predict, "measure": _tell_measure, "report": _tell_report}
 
 
 def say_table(title: str, rows: list[tuple[str, str]]) -> None:

@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from megavox.inference.candidates import candidates
 from scipy.ndimage import gaussian_filter, label
 
 from megavox.core.files import file_hash, read_csv
 from megavox.images import find_images, read_image
-from megavox.inference.candidates import candidates
 from megavox.measures.froc import froc, partial_area, scored
 from megavox.phantoms import Chest, chest, write_detect_cohort
 from megavox.phantoms.bodies import body, coverage

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -81,14 +81,17 @@ class Samples:
         batch: size of the global batch.
         section: the study's batches section.
         seed: the study's seed.
-        classes: number of classes of a classify task; 0 to segment.
+        classes: number of classes of a classify task; 0 to segment and detect.
+        hard: case -> `(N, 1 + d)` positions of class 0, which stand for all others of it in the share of
+            `section.hard`.
     """
 
     def __init__(self, readers: Sequence[CaseReader], numbers: Sequence[np.ndarray], *, patch: Sequence[int],
-                 batch: int, section: BatchesSection, seed: int, classes: int = 0) -> None:
+                 batch: int, section: BatchesSection, seed: int, classes: int = 0,
+                 hard: Mapping[int, np.ndarray] | None = None) -> None:
         self.readers, self.numbers, self.patch, self.batch = list(readers), list(numbers), tuple(patch), batch
         self.section, self.seed, self.classes = section, seed, classes
-        self._cache = CachedArrays()
+        self._cache, self._hard = CachedArrays(), hard or {}
         self._outside: dict[int, np.ndarray] = {}
 
     def case_name(self, step: int, position: int) -> str:
@@ -133,6 +136,8 @@ class Samples:
         reader = self.readers[case]
         rng = generator(self.seed, "sample", step, position)
         positions = None if self.classes else self._cache.positions(reader)
+        if case in self._hard and self.section.hard is not None and rng.random() < self.section.hard.share:
+            positions = np.concatenate([self._hard[case], positions[positions[:, 0] > 0]])  # type: ignore[index]
         centre = draw_centre(rng, reader.record.shape[1:], self.patch, positions, self.section.foreground)
         return case, centre, draw_augmentation(rng, self.section.augment, reader.record.spacing_mm, self.patch)
 

@@ -149,6 +149,11 @@ class RunFolder:
         return self.checkpoints / f"step-{step:08d}"
 
     @property
+    def hard(self) -> Path:
+        """Where it detects in training cases what is not there."""
+        return self.root / "hard.json"
+
+    @property
     def evaluation(self) -> Path:
         """Figures on the test part."""
         return self.root / "evaluation.json"

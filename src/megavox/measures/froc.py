@@ -68,13 +68,18 @@ def scored(centres_mm: np.ndarray, scores: np.ndarray, findings_mm: np.ndarray, 
     if most is not None and len(scores) > most:
         kept = scores > np.sort(scores)[::-1][most]
         centres_mm, scores = centres_mm[kept], scores[kept]
-    radii_mm = np.where(diameters_mm < 0, UNKNOWN_DIAMETER_MM, diameters_mm) / 2
     counts = np.asarray(counts, dtype=bool)
-    apart = centres_mm.reshape(-1, 1, 3) - findings_mm.reshape(1, -1, 3)
-    hit = np.square(apart).sum(axis=2) < np.square(radii_mm)  # (C, F)
+    hit = hits(centres_mm, findings_mm, diameters_mm)
     best = np.where(hit, scores.reshape(-1, 1), -np.inf).max(axis=0, initial=-np.inf)
     found = np.where(hit.any(axis=0), best, nan)
     return Marks(found[counts], diameters_mm[counts], scores[~hit.any(axis=1)])
+
+
+def hits(centres_mm: np.ndarray, findings_mm: np.ndarray, diameters_mm: np.ndarray) -> np.ndarray:
+    """Which candidates lie within the radius of which findings, `(C, F)`; arguments as of `scored`."""
+    radii_mm = np.where(diameters_mm < 0, UNKNOWN_DIAMETER_MM, diameters_mm) / 2
+    apart = centres_mm.reshape(-1, 1, 3) - findings_mm.reshape(1, -1, 3)
+    return np.asarray(np.square(apart).sum(axis=2) < np.square(radii_mm))
 
 
 def froc(cases: Sequence[Marks], diameters_mm: tuple[float, float] = (-inf, inf)) -> Froc:

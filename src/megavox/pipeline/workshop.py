@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, replace
 from typing import Any
 
@@ -12,7 +12,8 @@ from torch import nn
 
 from megavox.batches.samples import Samples, class_target
 from megavox.cohort.table import Entry
-from megavox.core.errors import CohortError, StudyError
+from megavox.core.errors import CohortError, StudyError, WorkspaceError
+from megavox.core.files import read_json
 from megavox.core.provenance import provenance
 from megavox.images.intensity import cohort_intensities, normalise, normaliser, outside_value
 from megavox.images.prepare import Preparation
@@ -73,9 +74,33 @@ class Workshop:
     def samples(self) -> Samples:
         """Training samples."""
         readers = [self._reader(entry) for entry in self.part("train")]
+        mined = self._mined()
+        hard = {number: mined[reader.record.key] for number, reader in enumerate(readers) if reader.record.key in mined}
         return Samples(readers, [self._numbers(reader) for reader in readers], patch=self.patch,
                        batch=int(self.study.batches.size), section=self.study.batches, seed=self.study.seed,
-                       classes=self.task.outputs if self.task.kind == "classify" else 0)
+                       classes=self.task.outputs if self.task.kind == "classify" else 0, hard=hard)
+
+    def _mined(self) -> dict[str, np.ndarray]:
+        """Positions of an earlier run's false positives, by key of the case."""
+        section = self.study.batches.hard
+        if section is None:
+            return {}
+        path = self.project.workspace.run(section.run).hard
+        if not path.exists():
+            raise WorkspaceError("this run's false positives are not known", where=path, fix="Train that run, and then "
+                                 f"`megavox mine STUDY --run-name {section.run}`")
+        return {key: np.array(rows, dtype=int) for key, rows in read_json(path).items() if rows}
+
+    def false_positives(self, network: nn.Module, device: torch.device) -> Iterator[tuple[str, list[list[int]]]]:
+        """Key of each training case, and where a network detects something that is not there: class 0 and voxel."""
+        engine, recipe = TorchEngine(network.eval(), device, str(self.study.training.precision)), self.recipe()
+        for reader in map(self._reader, self.part("train")):
+            logits, mask = self._logits(engine, reader, recipe)
+            task, record = self.task, reader.record
+            found = task.candidates(logits, mask != OUTSIDE, record.geometry)  # type: ignore[attr-defined]
+            wrong = task.wrong(found, record.findings or ())  # type: ignore[attr-defined]
+            yield record.key, [[0, *np.rint(record.geometry.index_of(centre)[::-1]).astype(int).tolist()]
+                               for centre in found.centres_mm[wrong]]
 
     def network(self, device: torch.device) -> nn.Module:
         """A network with the study's first weights."""
@@ -115,18 +140,23 @@ class Workshop:
         return rows
 
     def _row(self, engine: TorchEngine, reader: CaseReader, recipe: Recipe) -> Any:
+        logits, mask = self._logits(engine, reader, recipe)
+        record = reader.record
+        if self.task.kind == "classify":
+            return self.task.row(logits, class_target(record.classes or (), record.unknown, self.task.outputs))
+        return self.task.row(logits, mask if self.task.kind == "segment" else (mask, record))
+
+    def _logits(self, engine: TorchEngine, reader: CaseReader, recipe: Recipe) -> tuple[np.ndarray, Any]:
+        """Logits of a case, and its mask (None to classify)."""
         shape = reader.record.shape[1:]
-        zero = (0,) * len(shape)
-        numbers = self._numbers(reader)
+        zero, numbers = (0,) * len(shape), self._numbers(reader)
         image = normalise(reader.image(zero, shape), numbers)
         outside = outside_value(reader.record.intensities, numbers)
         if self.task.kind == "classify":
-            return self.task.row(logits_of(engine, recipe, image, outside), class_target(
-                reader.record.classes or (), reader.record.unknown, self.task.outputs))
+            return logits_of(engine, recipe, image, outside), None
         mask = reader.mask(zero, shape)
-        where = mask != OUTSIDE if self.task.kind == "detect" else None
-        logits = logits_of(engine, recipe, image, outside, where)
-        return self.task.row(logits, mask if self.task.kind == "segment" else (mask, reader.record))
+        where = np.not_equal(mask, OUTSIDE) if self.task.kind == "detect" else None
+        return logits_of(engine, recipe, image, outside, where), mask
 
     def _reader(self, entry: Entry) -> CaseReader:
         return self.store.reader(entry.key, entry.case.name)

@@ -194,6 +194,13 @@ class AugmentSection(Section):
     low_resolution: Annotated[float, Field(ge=1)] = Field(2.0, description="largest factor of coarsening")
 
 
+class HardSection(Section):
+    """Places where an earlier run found something and was wrong, as `megavox mine` writes them."""
+
+    run: str = Field(pattern=f"^{NAME}$", description="name of that run")
+    share: Annotated[float, Field(ge=0, le=1)] = Field(0.5, description="of the patches not centred on a class")
+
+
 class BatchesSection(Section):
     """What a training step sees. Outside an image: its 0.5 percentile; outside a mask: background."""
 
@@ -201,6 +208,7 @@ class BatchesSection(Section):
     size: Positive | Auto = Field(AUTO, description="the global batch: patches a step, over all ranks")
     foreground: Annotated[float, Field(ge=0, le=1)] = Field(
         0.5, description="share of patches centred on a voxel of a class, classes equally often")
+    hard: HardSection | None = Field(None, description="to detect: centre patches on an earlier run's false positives")
     workers: Annotated[int, Field(ge=0)] | Auto = Field(AUTO, description="loader processes a rank; 0: none")
     prefetch: Positive = Field(4, description="batches a worker prepares ahead")
     augment_on: Literal["cpu", "device"] | Auto = Field(
@@ -341,6 +349,8 @@ class Study(Section):
             raise ValueError("model.family: unet segments; to classify take resnet, densenet121 or monai")
         if self.task.kind == "classify" and self.inference.fast is not None:
             raise ValueError("inference.fast: there is a faster setting to segment, not to classify")
+        if self.batches.hard is not None and self.task.kind != "detect":
+            raise ValueError("batches.hard: only detections have false positives to learn from")
         if self.inference.fast is not None and self.inference.fast.whole and getattr(self.model, "norm", "") != "batch":
             raise ValueError("inference.fast.whole: only for model.family: unet with norm: batch; other norms are "
                              "computed over all that the network sees, which was a patch in training")

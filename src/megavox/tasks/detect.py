@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import torch
 from scipy.special import expit
 
+from megavox.cohort.case import Finding
 from megavox.images.geometry import Geometry
 from megavox.measures.detection import summarise_detection
-from megavox.measures.froc import Marks, border_at, froc, mean_sensitivity, partial_area, scored, sensitivity_at
+from megavox.measures.froc import Marks, border_at, froc, hits, mean_sensitivity, partial_area, scored, sensitivity_at
 from megavox.store.layout import IGNORE, OUTSIDE, Record
 from megavox.study.sections import DetectTask
 from megavox.tasks.candidates import Candidates, candidates
@@ -59,13 +61,16 @@ class Detect:
         found = self.candidates(logits, marks != OUTSIDE, record.geometry)
         return self.marks(found, record.findings or ())
 
-    def marks(self, found: Candidates, findings: Any) -> dict[str, Any]:
-        """The same from candidates and findings (`cohort.case.Finding`), for `Marks.of`."""
+    def marks(self, found: Candidates, findings: Sequence[Finding]) -> dict[str, Any]:
+        """The same from candidates and findings, for `Marks.of`."""
         counts = np.array([one.counts for one in findings], dtype=bool)
-        marks = scored(found.centres_mm, found.scores, np.array([one.centre_mm for one in findings]).reshape(-1, 3),
-                       np.array([one.diameter_mm for one in findings], dtype=float), counts)
+        marks = scored(found.centres_mm, found.scores, *_places(findings), counts)
         return {"found": [None if np.isnan(score) else float(score) for score in marks.found],
                 "diameters_mm": marks.diameters_mm.tolist(), "false": marks.false.tolist()}
+
+    def wrong(self, found: Candidates, findings: Sequence[Finding]) -> np.ndarray:
+        """Which candidates lie on no finding, be it one that does not count; `(C,)` of booleans."""
+        return np.asarray(~hits(found.centres_mm, *_places(findings)).any(axis=1))
 
     def score(self, rows: list[Any]) -> dict[str, float]:
         """Partial area, mean sensitivity, and sensitivity at one false positive a case."""
@@ -82,3 +87,9 @@ class Detect:
         """The cohort table from rows of `row` with `subject`."""
         return summarise_detection([Marks.of(row) for row in rows], [row["subject"] for row in rows], seed=seed,
                                    resamples=resamples)
+
+
+def _places(findings: Sequence[Finding]) -> tuple[np.ndarray, np.ndarray]:
+    """Centres `(F, 3)` and diameters `(F,)` in mm."""
+    return (np.array([one.centre_mm for one in findings], dtype=float).reshape(-1, 3),
+            np.array([one.diameter_mm for one in findings], dtype=float))
