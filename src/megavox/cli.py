@@ -201,6 +201,19 @@ def demo(folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="where th
 
 
 @app.command()
+def phantom(kind: Annotated[str, typer.Argument(metavar="KIND", help="organ (masks), radiograph (classes) or chest "
+                                                "(nodules)")],
+            folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="where they go")],
+            cases: Annotated[int, typer.Option("--cases", metavar="N", min=1)] = 40,
+            seed: Annotated[int, typer.Option("--seed", metavar="N", min=0)] = 0) -> None:
+    """Draw synthetic images of which the truth is known."""
+    from megavox.pipeline.draw import draw
+
+    draw(kind, folder, cases, seed)
+    say(f"wrote {cases} phantoms under {folder}; next: megavox new {folder}")
+
+
+@app.command()
 def doctor(workspace: WorkspaceOption = None,
            data: Annotated[Path | None, typer.Option("--data", metavar="STUDY", help="also time how fast a packed "
                                                      "study's training samples are made")] = None,

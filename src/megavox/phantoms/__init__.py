@@ -9,5 +9,7 @@ from megavox.phantoms.lumps import Finding
 from megavox.phantoms.organs import Organ, organ, write_segment_cohort
 from megavox.phantoms.radiograph import FINDINGS, Radiograph, radiograph, write_classify_cohort
 
-__all__ = ["FINDINGS", "Chest", "Finding", "Organ", "Radiograph", "chest", "organ", "radiograph",
+COHORTS = {"organ": write_segment_cohort, "radiograph": write_classify_cohort, "chest": write_detect_cohort}
+
+__all__ = ["COHORTS", "FINDINGS", "Chest", "Finding", "Organ", "Radiograph", "chest", "organ", "radiograph",
            "write_classify_cohort", "write_detect_cohort", "write_segment_cohort"]

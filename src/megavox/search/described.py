@@ -54,7 +54,7 @@ def setting_of_study(space: Space, study: Study) -> Setting | None:
         space: of the study.
         study: with every value derived.
     """
-    data, found = study.model_dump(), Setting()
+    data, found = study.model_dump(mode="json"), Setting()
     for one in space.active(found):
         value: Any = data
         for part in one.name.split("."):
