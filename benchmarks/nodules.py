@@ -22,7 +22,7 @@ import yaml
 from bars import print_machine
 
 RECIPE = Path(__file__).parents[1] / "recipes" / "nodules.yaml"
-CASES, JOBS, WORKERS, BUDGET, MEMORY_GB = 48, 24, 4, "100s", 0.85
+CASES, JOBS, WORKERS, BUDGET, MEMORY_GB = 48, 24, 4, "150s", 0.85
 
 
 def study_of(folder: Path) -> dict[str, Any]:
@@ -30,7 +30,7 @@ def study_of(folder: Path) -> dict[str, Any]:
     study = yaml.safe_load(RECIPE.read_text())
     study |= {"seed": 1, "cohort": {"layout": "luna16", "folder": "chests"},
               "split": {"test": 0.33, "validation": 0.17},
-              "images": {**study["images"], "spacing_mm": [2.0, 2.0, 2.0]},
+              "images": {**study["images"], "spacing_mm": [2.5, 2.5, 2.5]},
               "inference": {"overlap": 0.1, "mirror": False}}
     study["batches"] |= {"patch": [32, 32, 32], "size": 4, "workers": 0}
     study["model"] |= {"filters": 8}

@@ -75,7 +75,8 @@ def search_of(project: Project, site: str, asked: Asked = Asked()) -> Search:
     make_folder(folder.root, "Choose another --workspace")
     asked = _share(project, section, site, asked)
     trials = Trials(project, site, asked, objective)
-    sampler = sampler_of(section, space, project.study.seed, _fits(project, planned.training.device, trials.asked))
+    sampler = sampler_of(section, space, project.study.seed,
+                         _fits(project, section, str(planned.training.device), trials.asked))
     ledger = Ledger(open_storage(section.storage or folder.ledger), space, sampler, section.goal, project.run_name)
     own = setting_of_study(space, planned)
     if own is not None:
@@ -117,16 +118,15 @@ def _share(project: Project, section: SearchSection, site: str, asked: Asked) ->
     return Asked.model_validate({**asked.model_dump(exclude_unset=True), **share})
 
 
-def _fits(project: Project, device: str, asked: Asked) -> Callable[[Setting], bool] | None:
-    """Tells whether a setting can be trained with the memory of a node; None where that cannot be told.
+def _fits(project: Project, section: SearchSection, device: str, asked: Asked) -> Callable[[Setting], bool]:
+    """Tells whether a setting makes a network that can be, and where that can be told, whether it has enough memory.
 
     What a site's GPUs have is not known here: a trial that needs more fails there, and teaches.
     """
-    if asked.memory_gb is None or device != "cpu":
-        return None
     facts, machine = Fingerprint.from_dict(project.packing()["fingerprint"]), this_machine()
     task, channels = build_task(project.study.task, []), int(project.packing()["preparation"]["channels"])
-    each_gb = asked.memory_gb * asked.nodes / asked.ranks
+    known = asked.memory_gb is not None and device == "cpu" and section.knowledge.memory
+    each_gb = asked.memory_gb * asked.nodes / asked.ranks if known and asked.memory_gb else math.inf
     counted: dict[str, Kept] = {}
 
     def fits(setting: Setting) -> bool:

@@ -12,27 +12,28 @@ from optuna.trial import FrozenTrial
 
 from megavox.core.randomness import generator
 from megavox.search.proposer import Fits
-from megavox.search.sampler import AsynchronousSampler, Knowledge
+from megavox.search.sampler import AsynchronousSampler, Failures, Knowledge
 from megavox.search.space import Space
 from megavox.study.search import SearchSection
 
 NEVER = 1 << 30  # so many trials never end, and settings are spread for ever
 
 
-def sampler_of(section: SearchSection, space: Space, seed: int, fits: Fits | None) -> BaseSampler:
+def sampler_of(section: SearchSection, space: Space, seed: int, fits: Fits) -> BaseSampler:
     """The sampler that a search asks for; a proposal depends on seed, number of the trial and storage alone.
 
     Args:
         section: the study's.
         space: of settings.
         seed: of the study.
-        fits: whether a setting has enough memory, where that can be told.
+        fits: whether a setting can be trained, as far as that can be told.
     """
     known = section.knowledge
     match section.method:
         case "asynchronous":
-            return AsynchronousSampler(space, seed, section.initial, Knowledge(
-                known.running, known.previews, "region" if known.failures else "worst", fits if known.memory else None))
+            failures: Failures = "region" if known.failures else "worst"
+            knowledge = Knowledge(known.running, known.previews, failures, fits)
+            return AsynchronousSampler(space, seed, section.initial, knowledge)
         case "poster":
             return AsynchronousSampler(space, seed, section.initial, Knowledge(False, False, "worst"))
         case "sobol":

@@ -35,6 +35,9 @@ WHOLE = 1000  # the intermediate step at the end of a training
 MOST_SPREAD = 20_000  # points among which enough must fit
 
 
+Failures = Literal["region", "worst", "none"]
+
+
 @dataclass(frozen=True)
 class Knowledge:
     """What proposals are made from, besides the trials that ended well; each can be left out, to see what it is worth.
@@ -48,7 +51,7 @@ class Knowledge:
 
     running: bool = True
     previews: bool = True
-    failures: Literal["region", "worst", "none"] = "region"
+    failures: Failures = "region"
     fits: Fits | None = None
 
 

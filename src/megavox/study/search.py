@@ -68,7 +68,7 @@ class KnowledgeSection(Section):
 
     running: bool = Field(True, description="settings that are being tried")
     previews: bool = Field(True, description="validation scores of trials under way")
-    memory: bool = Field(True, description="settings that cannot fit are never tried")
+    memory: bool = Field(True, description="settings that need more memory than a job has are never tried")
     failures: bool = Field(True, description="where settings fail; without it they count as the worst")
 
 

@@ -58,8 +58,11 @@ def candidates(probability: np.ndarray, geometry: Geometry, most: int = MOST) ->
         most: how many, at the most.
     """
     found = []
-    regions, _ = ndimage.label(probability >= SHARE * FAINTEST, _ALL_NEIGHBOURS)
+    regions, count = ndimage.label(probability >= SHARE * FAINTEST, _ALL_NEIGHBOURS)
+    highest = ndimage.maximum(probability, regions, np.arange(1, count + 1))
     for number, box in enumerate(ndimage.find_objects(regions), 1):
+        if highest[number - 1] < FAINTEST:
+            continue
         inside = np.where(regions[box] == number, probability[box], 0.0)
         first = np.array([part.start for part in box])
         found += [(score, where + first, voxels) for score, where, voxels in _peeled(inside, most)]
@@ -75,17 +78,31 @@ def _peeled(probability: np.ndarray, most: int) -> list[tuple[float, np.ndarray,
     """Score, centre in voxels (z, y, x) and number of voxels of each peak of a region."""
     left, found = probability.astype(np.float64), []
     for _ in range(most):
-        peak = np.unravel_index(left.argmax(), left.shape)
+        peak = tuple(map(int, np.unravel_index(left.argmax(), left.shape)))
         score = float(left[peak])
         if score < FAINTEST:
             break
-        labels, _ = ndimage.label(left >= SHARE * score, _ALL_NEIGHBOURS)
-        members = np.nonzero(labels == labels[peak])
+        members = _around(left >= SHARE * score, peak)
         weights = left[members]
         if len(weights) >= FEWEST_VOXELS:
             found.append((score, np.array([weights @ axis for axis in members]) / weights.sum(), len(weights)))
         left[members] = 0.0
     return found
+
+
+def _around(mask: np.ndarray, peak: Sequence[int]) -> tuple[np.ndarray, ...]:
+    """Indices of the part of a mask that a voxel of it belongs to; only as much is looked at as has to be."""
+    reach = 8
+    while True:
+        low = [max(0, at - reach) for at in peak]
+        box = mask[tuple(slice(first, at + reach + 1) for first, at in zip(low, peak, strict=True))]
+        labels, _ = ndimage.label(box, _ALL_NEIGHBOURS)
+        members = np.nonzero(labels == labels[tuple(at - first for at, first in zip(peak, low, strict=True))])
+        whole = all((first == 0 or axis.min() > 0) and (first + size == full or axis.max() < size - 1)
+                    for axis, first, size, full in zip(members, low, box.shape, mask.shape, strict=True))
+        if whole:
+            return tuple(axis + first for axis, first in zip(members, low, strict=True))
+        reach *= 2
 
 
 def _apart(centres_mm: np.ndarray, diameters_mm: np.ndarray) -> np.ndarray:
