@@ -14,7 +14,7 @@ from megavox.core.claims import Claims
 from megavox.core.errors import MachineError
 from megavox.search.ledger import Ledger
 from megavox.search.sampler import AsynchronousSampler
-from megavox.search.storage import mend, open_storage
+from megavox.search.storage import answering, mend, open_storage
 from postgres_here import postgres
 
 TRIALS = 3
@@ -112,6 +112,10 @@ def test_a_search_in_postgresql_is_seen_from_everywhere_and_outlives_its_server(
         assert [trial.value for trial in here.trials()] == [0.0, 1.0, 2.0, 3.0, 4.0, 5.0]
         assert all(here.setting(trial) for trial in here.trials())
         assert here.ended()[2] == ([(0.5, 3.0)], 2.0)
+        server.down()
+        with pytest.raises(MachineError, match="does not answer any more"), answering(server.url):
+            here.propose()
+        server.up()
         journal = Ledger(optuna.storages.InMemoryStorage(), MIXED, AsynchronousSampler(MIXED, 0), "minimise", "s")
         for number in range(6):
             journal.end(journal.propose(), float(number))

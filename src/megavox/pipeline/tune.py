@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from megavox.cohort.survey import Fingerprint
@@ -28,7 +29,7 @@ from megavox.search.driver import drive, withdraw
 from megavox.search.ledger import Ledger
 from megavox.search.methods import sampler_of
 from megavox.search.space import Setting
-from megavox.search.storage import open_storage
+from megavox.search.storage import answering, open_storage
 from megavox.study.search import SearchSection
 from megavox.tasks.registry import build_task
 
@@ -52,6 +53,11 @@ class Search:
     objective: str
     ledger: Ledger
     trials: Trials
+
+    @property
+    def place(self) -> Path | str:
+        """Where its trials are kept: a file, or the URL of a database."""
+        return self.section.storage or self.folder.ledger
 
     @property
     def folder(self) -> SearchFolder:
@@ -96,7 +102,8 @@ def tune(search: Search, tell: Callable[[], None], leave: Callable[[], bool]) ->
         if not claims.take("tune"):
             raise WorkspaceError("another command drives this search", where=search.folder.root,
                                  fix="Let it go on, or take another --run-name for a search beside it")
-        drive(search.ledger, search.section, search.trials, tell, leave)
+        with answering(search.place):
+            drive(search.ledger, search.section, search.trials, tell, leave)
 
 
 def end(search: Search) -> None:

@@ -9,12 +9,15 @@ from __future__ import annotations
 
 import json
 import re
-from contextlib import ExitStack
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import optuna
+from optuna.exceptions import StorageInternalError
 from optuna.storages import BaseStorage, JournalStorage, RDBStorage
 from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
+from sqlalchemy.exc import SQLAlchemyError
 
 from megavox.core.claims import Claims
 from megavox.core.errors import MachineError
@@ -60,6 +63,23 @@ def _database(url: str) -> BaseStorage:
         raise MachineError(f"the database does not answer: {str(error).splitlines()[0]}", where=shown,
                            expected="a URL such as postgresql://user@host/name",
                            fix="Check search.storage, and that the database runs") from error
+
+
+@contextmanager
+def answering(place: Path | str) -> Iterator[None]:
+    """Turn what a database that is gone makes of the block into an error for people.
+
+    Args:
+        place: as of `open_storage`.
+
+    Raises:
+        MachineError: the database does not answer any more.
+    """
+    try:
+        yield
+    except (StorageInternalError, SQLAlchemyError) as error:
+        raise MachineError("the database does not answer any more", where=_SECRET.sub("***", str(place)),
+                           fix="What is under way goes on; give the same command again when it does") from error
 
 
 def mend(journal: Path) -> None:
