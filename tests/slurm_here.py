@@ -1,6 +1,7 @@
 """A real Slurm of two nodes on this machine, for tests: Debian's packages, brought up by root, without systemd.
 
-One cluster for a process of pytest. Its daemons are children that die with it, in a folder of their own, listening
+One cluster for a process of pytest; numbers of jobs differ between clusters, since ranks meet at ports that follow from
+them. Its daemons are children that die with it, in a folder of their own, listening
 on this machine alone. A node claims four cores and two GPUs that are none, so jobs wait for each other as on a
 cluster.
 """
@@ -57,6 +58,7 @@ DefMemPerCPU=512
 GresTypes=gpu
 SchedulerParameters=sched_interval=2,bf_interval=2,batch_sched_delay=0,sched_min_interval=200000,requeue_delay=1
 MinJobAge={remembers}
+FirstJobId={port}
 KillWait=3
 MaxArraySize=60001
 JobRequeue=1

@@ -18,7 +18,7 @@ from megavox.pipeline.project import Project
 from slurm_here import the_cluster
 from small_studies import changed, environment, packed_organs, project_of
 
-pytestmark = pytest.mark.xdist_group("slurm")
+pytestmark = pytest.mark.xdist_group("slurm trainings")
 STEPS, LONG_S = 120, 300
 
 
