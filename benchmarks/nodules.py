@@ -22,7 +22,7 @@ import yaml
 from bars import print_machine
 
 RECIPE = Path(__file__).parents[1] / "recipes" / "nodules.yaml"
-CASES, JOBS, WORKERS, BUDGET, MEMORY_GB = 48, 24, 4, "150s", 0.85
+CASES, JOBS, WORKERS, BUDGET, MEMORY_GB = 48, 24, 4, "120s", 0.85
 
 
 def study_of(folder: Path) -> dict[str, Any]:
@@ -32,7 +32,7 @@ def study_of(folder: Path) -> dict[str, Any]:
               "split": {"test": 0.33, "validation": 0.17},
               "images": {**study["images"], "spacing_mm": [2.5, 2.5, 2.5]},
               "inference": {"overlap": 0.1, "mirror": False}}
-    study["batches"] |= {"patch": [32, 32, 32], "size": 4, "workers": 0}
+    study["batches"] |= {"patch": [16, 16, 16], "size": 8, "workers": 0}
     study["model"] |= {"filters": 8}
     study["training"] |= {"budget": BUDGET, "ema": 0.95, "device": "cpu", "validations": 2}
     study["search"] |= {"workers": WORKERS, "jobs": JOBS, "knowledge": {"memory": False}}

@@ -112,7 +112,7 @@ class Trials:
         scores = self._scores_of(number)
         if not status.state.ended:
             return Sight(scores, told=str(status.state))
-        told = status.told.partition("; the end of ")[0]
+        told = " ".join(status.told.partition("; the end of ")[0].split())
         if status.state is State.DONE:
             values = [score for _, score in scores]
             better = max if self._maximise else min

@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from megavox.cohort.case import Case
+from megavox.cohort.case import Case, Finding
 from megavox.cohort.drawn import drawn
 from megavox.core.errors import LabelError
 from megavox.core.files import whole_folder, write_array
@@ -25,6 +25,8 @@ from megavox.images.prepare import Preparation, join_channels, prepare, prepare_
 from megavox.store.keep import kept_record, write_record
 from megavox.store.layout import IGNORE, OUTSIDE, POSITIONS, Record, shard_files, write_arrays
 
+LEAST_ACROSS = 3  # voxels of a finding, in the mask: of less a network learns nothing
+EACH_FINDING = 200  # voxels kept for sampling, with repetitions
 UNKNOWN_DIAMETER_MM = 10.0  # as LUNA16 takes it
 MOST_POSITIONS = 10_000  # voxels kept for sampling, a class
 
@@ -116,7 +118,8 @@ def pack_case(folder: Path, case: Case, preparation: Preparation, task: Any, see
         foreground = (mask > 0) & (mask != IGNORE)
     elif task.kind == "detect":
         mask = marked(case, image, task.within)
-        positions = class_positions(mask, range(2), generator(seed, "positions", folder.name))
+        rng = generator(seed, "positions", folder.name)
+        positions = np.concatenate([class_positions(mask, [0], rng), finding_positions(case, image.geometry, rng)])
         foreground = mask != OUTSIDE
     else:
         classes, unknown = class_numbers(case, task)
@@ -150,9 +153,25 @@ def marked(case: Case, image: Image, within: Literal["lungs", "body", "image"]) 
     """
     mask = np.where(search_field(image.array[0], image.geometry.spacing_zyx, within), 0, OUTSIDE).astype(np.uint8)
     for one in sorted(case.findings or (), key=lambda finding: finding.counts):  # what counts is drawn last
-        diameter = one.diameter_mm if one.diameter_mm > 0 else UNKNOWN_DIAMETER_MM
-        mask[ball(image.geometry, mask.shape, one.centre_mm, diameter)] = 1 if one.counts else IGNORE
+        mask[_ball(one, image.geometry)] = 1 if one.counts else IGNORE
     return mask
+
+
+def finding_positions(case: Case, geometry: Geometry, rng: np.random.Generator) -> np.ndarray:
+    """Voxels of class 1 for sampling, `(N, 4)`: as many of each finding that counts, however small it is."""
+    rows = [np.zeros((0, 4), np.uint16)]
+    for one in case.findings or ():
+        index = np.stack(_ball(one, geometry), axis=1)
+        if one.counts and len(index):
+            chosen = index[rng.integers(len(index), size=EACH_FINDING)]
+            rows.append(np.concatenate([np.ones((EACH_FINDING, 1), np.uint16), chosen.astype(np.uint16)], axis=1))
+    return np.concatenate(rows)
+
+
+def _ball(finding: Finding, geometry: Geometry) -> tuple[np.ndarray, ...]:
+    """Indices of its voxels, of which there are some across even where voxels are coarse."""
+    diameter = finding.diameter_mm if finding.diameter_mm > 0 else UNKNOWN_DIAMETER_MM
+    return ball(geometry, geometry.shape, finding.centre_mm, max(diameter, LEAST_ACROSS * max(geometry.spacing)))
 
 
 def source_fingerprint(case: Case) -> str:
