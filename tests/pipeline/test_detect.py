@@ -11,19 +11,21 @@ import pytest
 import yaml
 
 from megavox.cli import main
-from megavox.cohort.case import Finding
+from megavox.cohort.case import Case, Finding
 from megavox.core.errors import StudyError, WorkspaceError
 from megavox.core.files import read_csv, read_json, write_csv, write_json
 from megavox.core.randomness import generator
 from megavox.images.balls import ball
 from megavox.images.formats import read_image
 from megavox.images.geometry import Geometry
+from megavox.images.image import Image
 from megavox.images.nifti import write_nifti
 from megavox.pipeline.mine import mine
 from megavox.pipeline.pack import pack
 from megavox.pipeline.project import Project
 from megavox.pipeline.workshop import Workshop
 from megavox.store.layout import IGNORE, OUTSIDE
+from megavox.store.pack import EACH_FINDING, finding_positions, marked
 from megavox.study import load_study
 
 COLUMNS = ("seriesuid", "coordX", "coordY", "coordZ", "diameter_mm")
@@ -87,6 +89,22 @@ def test_findings_are_packed_as_balls_where_they_are(study: Path) -> None:
         assert OUTSIDE not in mask
         counted = sum(one.counts for one in entry.case.findings or ())
         assert abs((mask == 1).sum() * SPACING**3 - counted * np.pi / 6 * 12**3) < 0.2 * 12**3
+
+
+def test_small_findings_are_sampled_as_often_as_large_ones_and_never_vanish() -> None:
+    geometry = Geometry((30, 30, 30), (2.5, 2.5, 2.5))
+    findings = tuple(Finding((x, 30.0, 30.0), diameter, counts) for x, diameter, counts in (
+        (12.0, 3.0, True), (30.0, 20.0, True), (52.0, -1.0, True), (66.0, 6.0, False)))
+    case = Case("a", "a", "", (), findings=findings)
+    rows = finding_positions(case, geometry, generator(0, "positions"))
+    mask = marked(case, Image(np.zeros((1, *geometry.shape), np.int16), geometry), "image")
+    assert (mask[tuple(rows[:, 1:].T)] == 1).all() and (rows[:, 0] == 1).all()
+    nearest = np.abs(rows[:, 3, None] * 2.5 - [12.0, 30.0, 52.0]).argmin(axis=1)
+    assert np.bincount(nearest).tolist() == [EACH_FINDING] * 3
+    sizes = [int((mask[:, :, first:last] > 0).sum()) for first, last in ((0, 8), (17, 24), (24, 30))]
+    assert sizes[0] >= 7 and abs(sizes[1] * 2.5**3 / (np.pi / 6 * 10**3) - 1) < 0.3, "unknown ones are of 10 mm"
+    assert (mask == IGNORE).sum() >= 7
+    assert len(finding_positions(replace(case, findings=()), geometry, generator(0, "positions"))) == 0
 
 
 def test_what_was_learnt_is_found_in_mm_and_scored(study: Path) -> None:
