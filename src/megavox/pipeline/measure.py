@@ -42,7 +42,7 @@ def measure(project: Project, folder: Path | None = None) -> Measures:
     """
     study = project.study
     if study.task.kind != "segment":
-        raise StudyError("a classification has no volumes to measure", where="task.kind", expected="segment")
+        raise StudyError(f"to {study.task.kind} gives no volumes to measure", where="task.kind", expected="segment")
     if folder is None:
         folder, table = project.workspace.predictions(project.run_name), project.workspace.measures / "volumes.csv"
     else:

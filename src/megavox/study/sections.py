@@ -347,8 +347,8 @@ class Study(Section):
             raise ValueError(f"model.family: {self.model.family} classifies; to {self.task.kind} take unet or monai")
         if self.task.kind == "classify" and self.model.family == "unet":
             raise ValueError("model.family: unet segments; to classify take resnet, densenet121 or monai")
-        if self.task.kind == "classify" and self.inference.fast is not None:
-            raise ValueError("inference.fast: there is a faster setting to segment, not to classify")
+        if self.task.kind != "segment" and self.inference.fast is not None:
+            raise ValueError(f"inference.fast: there is a faster setting to segment, not to {self.task.kind}")
         if self.batches.hard is not None and self.task.kind != "detect":
             raise ValueError("batches.hard: only detections have false positives to learn from")
         if self.inference.fast is not None and self.inference.fast.whole and getattr(self.model, "norm", "") != "batch":
