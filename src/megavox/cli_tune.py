@@ -101,8 +101,9 @@ def _table(now: Standing) -> Table:
     from rich.text import Text
 
     table = Table(title=now.sentence(), title_justify="left", box=None, padding=(0, 2, 0, 0))
-    for name in ("trial", "job", "trained", now.objective, "setting"):
-        table.add_column(name, overflow="ellipsis", no_wrap=True)
+    for name in ("trial", "job", "trained", now.objective):
+        table.add_column(name, min_width=len(name))
+    table.add_column("setting", overflow="ellipsis", no_wrap=True)
     for one in now.under_way:
         setting = ", ".join(f"{key.rpartition('.')[2]} {_short(value)}" for key, value in one.setting.items())
         table.add_row(*map(Text, (str(one.number), one.state, f"{one.share:.0%}",
