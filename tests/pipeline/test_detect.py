@@ -96,15 +96,15 @@ def test_small_findings_are_sampled_as_often_as_large_ones_and_never_vanish() ->
     findings = tuple(Finding((x, 30.0, 30.0), diameter, counts) for x, diameter, counts in (
         (12.0, 3.0, True), (30.0, 20.0, True), (52.0, -1.0, True), (66.0, 6.0, False)))
     case = Case("a", "a", "", (), findings=findings)
-    rows = finding_positions(case, geometry, generator(0, "positions"))
     mask = marked(case, Image(np.zeros((1, *geometry.shape), np.int16), geometry), "image")
+    rows = finding_positions(case, mask, geometry, generator(0, "positions"))
     assert (mask[tuple(rows[:, 1:].T)] == 1).all() and (rows[:, 0] == 1).all()
     nearest = np.abs(rows[:, 3, None] * 2.5 - [12.0, 30.0, 52.0]).argmin(axis=1)
     assert np.bincount(nearest).tolist() == [EACH_FINDING] * 3
     sizes = [int((mask[:, :, first:last] > 0).sum()) for first, last in ((0, 8), (17, 24), (24, 30))]
     assert sizes[0] >= 7 and abs(sizes[1] * 2.5**3 / (np.pi / 6 * 10**3) - 1) < 0.3, "unknown ones are of 10 mm"
     assert (mask == IGNORE).sum() >= 7
-    assert len(finding_positions(replace(case, findings=()), geometry, generator(0, "positions"))) == 0
+    assert len(finding_positions(replace(case, findings=()), mask, geometry, generator(0, "positions"))) == 0
 
 
 def test_what_was_learnt_is_found_in_mm_and_scored(study: Path) -> None:

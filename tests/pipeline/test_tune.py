@@ -19,13 +19,14 @@ import pytest
 import yaml
 from optuna.trial import TrialState
 
-from megavox.core.errors import WorkspaceError
+from megavox.core.errors import StudyError, WorkspaceError
 from megavox.core.files import read_json
 from megavox.pipeline.away import cancel, jobs
 from megavox.pipeline.project import Project
 from megavox.pipeline.search_report import content_of
 from megavox.pipeline.tune import Search, search_of, tune
-from megavox.study import load_study
+from megavox.study import Study, load_study
+from megavox.study.load import validated
 from small_studies import changed, environment, packed_organs, project_of
 
 LONG_S, STEPS = 240, 6
@@ -46,8 +47,8 @@ def made(base: Path, tmp_path: Path) -> Iterator[Any]:
     site.write_text(yaml.safe_dump({"kind": "local", "cpus": 3, "place": str(tmp_path / "slots")}))
     found: list[Project] = []
 
-    def make(search: dict[str, Any], **sections: Any) -> Project:
-        study = changed(data, training={"steps": STEPS, "validations": 2}, **sections)
+    def make(search: dict[str, Any], steps: int = STEPS, **sections: Any) -> Project:
+        study = changed(data, training={"steps": steps, "validations": 2}, **sections)
         search = {"workers": 3, "jobs": 5, "space": SPACE, **search}
         study.setdefault("sites", {"here": str(site)})
         found.append(project_of({**study, "search": search}, folder, tmp_path.name))
@@ -97,8 +98,10 @@ def test_a_search_tells_what_it_found_and_its_best_setting_can_be_trained(made: 
     assert run([sys.executable, "-m", "megavox", *evaluated.split()]).returncode == 0
     again = run(command(project))
     assert again.returncode == 0 and len(trials_of(project)) == 5, again.stderr
-    wrong = run(command(project, "--set", "search.objective=dyce", "--set", "search.jobs=6"))
-    assert wrong.returncode == 2 and "expected: one of 'dice', 'dice core'" in wrong.stderr.lower()
+    for change, told in (("search.objective=loss", "objective was dice and is loss"),
+                         ("training.steps=7", "steps was 6 and is 7"), ("search.workers=2", "")):
+        other = run(command(project, "--set", change))
+        assert (other.returncode == 2) == bool(told) and told in other.stderr, other.stderr
 
 
 def test_a_setting_that_needs_too_much_memory_is_never_sent_or_fails_by_its_fault(made: Any, tmp_path: Path) -> None:
@@ -116,6 +119,25 @@ def test_a_setting_that_needs_too_much_memory_is_never_sent_or_fails_by_its_faul
     careful = search_of(replace(project, run_name=f"{project.run_name}-careful",
                                 study=project.study.model_copy(update={"search": section})), "here")
     assert all(trial.params["batches.size"] == 2 for trial in (careful.ledger.propose() for _ in range(8)))
+
+
+def test_an_objective_that_there_is_none_of_and_keys_of_packing_are_refused(made: Any) -> None:
+    search = search_of(made({"jobs": 1, "objective": "dyce"}), "here")
+    with pytest.raises(StudyError, match=r"no validation score 'dyce'.*one of 'dice', 'dice core'"):
+        tune(search, lambda: None, lambda: False)
+    with pytest.raises(StudyError, match=r"task\.mask_tolerance_mm: this key cannot be searched"):
+        search_of(made({"space": {"task.mask_tolerance_mm": {"low": 0.1, "high": 0.5}}}), "here")
+
+
+def test_a_network_whose_memory_cannot_be_told_is_sent(made: Any) -> None:
+    space = {"model.arguments": {"choices": [{"img_size": 16, "feature_size": 12}, {"feature_size": 12}]}}
+    project = made({"space": {**space, **{"training.optimiser.rate": SPACE["training.optimiser.rate"]}}})
+    swin = {"family": "monai", "network": "SwinUNETR", "arguments": {"feature_size": 12}}
+    study = validated(Study, {**project.study.model_dump(), "model": swin, "batches": {
+        **project.study.batches.model_dump(), "patch": [32, 32, 32]}}, "here")
+    ledger = search_of(replace(project, study=study), "here").ledger
+    settings = [ledger.setting(ledger.propose()) for _ in range(4)]
+    assert all(one["model.arguments"] == {"feature_size": 12} for one in settings), "the other one cannot be built"
 
 
 def drive(project: Project) -> None:
@@ -171,10 +193,9 @@ def test_only_one_command_drives_a_search(made: Any) -> None:
 
 @pytest.mark.parametrize("answer", ["y", "n"])
 def test_ctrl_c_asks_whether_trials_go_on(made: Any, answer: str) -> None:
-    project = made({"jobs": 2, "workers": 2})
+    project = made({"jobs": 2, "workers": 2}, steps=100_000 if answer == "n" else STEPS)
     ours, theirs = pty.openpty()
-    words = command(project, "--set", "training.steps=100000" if answer == "n" else f"training.steps={STEPS}")
-    caller = subprocess.Popen(words, stdin=theirs, stdout=subprocess.PIPE, stderr=theirs, env=environment(),
+    caller = subprocess.Popen(command(project), stdin=theirs, stdout=subprocess.PIPE, stderr=theirs, env=environment(),
                               preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler))
     until(lambda: len(list(project.workspace.jobs.glob(f"{project.run_name}-*/begun.json"))) == 2)
     caller.send_signal(signal.SIGINT)

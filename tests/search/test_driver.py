@@ -11,7 +11,7 @@ import optuna
 import pytest
 from optuna.trial import TrialState
 
-from megavox.core.errors import StudyError
+from megavox.core.errors import MachineError, StudyError
 from megavox.search import driver
 from megavox.search.driver import ATTEMPT, ATTEMPTS, End, Sight, drive, withdraw
 from megavox.search.ledger import Ledger
@@ -22,6 +22,7 @@ from megavox.study.search import ParameterSection, SearchSection, StopSection
 
 SPACE = Space([Number("x", Bound(0), Bound(1)), Number("y", Bound(0), Bound(1))])
 DESCRIBED = {"x": ParameterSection(low=0.0, high=1.0)}
+TRIALS = 15  # 14 jobs, and one that the machine made fail, which does not count
 LOOKS = 4  # after which a trial has ended
 
 
@@ -31,6 +32,8 @@ class Killed(BaseException):
 
 class InMemory:
     """Work that goes on by being looked at, and survives its driver."""
+
+    every_s = 0.0
 
     def __init__(self) -> None:
         self.sent: dict[tuple[int, int], Setting] = {}
@@ -68,7 +71,7 @@ class InMemory:
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     optuna.logging.set_verbosity(optuna.logging.ERROR)
-    monkeypatch.setattr(driver, "LOOK_EVERY_S", 0.0)
+    monkeypatch.setattr(driver, "IN_A_ROW", 1000)
 
 
 def ledger(path: Path) -> Ledger:
@@ -82,12 +85,12 @@ def section(**more: Any) -> SearchSection:
 def checked(found: Ledger, work: InMemory) -> None:
     """Every trial has ended as it should, and its work was sent."""
     trials = found.trials()
-    assert len(trials) == 14 and work.most == 3
+    assert len(trials) == TRIALS and work.most == 3
     causes = {trial.number: trial.user_attrs.get(CAUSE) for trial in trials if trial.state is TrialState.FAIL}
     assert causes == {3: SETTING_AT_FAULT, 10: SETTING_AT_FAULT, 8: SETTING_AT_FAULT, 5: MACHINE_AT_FAULT}
     assert all(trial.state is TrialState.COMPLETE for trial in trials if trial.number not in causes)
     assert trials[5].user_attrs[ATTEMPT] == trials[12].user_attrs[ATTEMPT] == ATTEMPTS
-    assert {number for number, _ in work.sent} == set(range(14))
+    assert {number for number, _ in work.sent} == set(range(TRIALS))
     for trial in trials:
         setting = found.setting(trial)
         assert all(sent == setting for (number, _), sent in work.sent.items() if number == trial.number)
@@ -137,10 +140,27 @@ def test_where_the_first_all_fail_it_stops_once(tmp_path: Path, monkeypatch: pyt
     assert len(found.trials()) == 14
 
 
+def test_where_the_machine_is_at_fault_three_times_in_a_row_it_waits_to_be_mended(
+        tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(driver, "IN_A_ROW", 3)
+    found, work = ledger(tmp_path / "journal"), InMemory()
+    with monkeypatch.context() as broken:
+        broken.setattr(InMemory, "_one", lambda self, trial: Sight([], End.MACHINE, None, "disk full"))
+        with pytest.raises(MachineError, match=r"last 3 trials failed by the machine's fault; the last one: disk full"):
+            drive(found, section(), work)
+    assert {attempt for _, attempt in work.sent} == {1, 2, 3}
+    drive(found, section(), work)
+    failed = [trial for trial in found.trials() if trial.user_attrs.get(CAUSE) == MACHINE_AT_FAULT]
+    assert len(found.trials()) == 14 + len(failed)
+
+
 def test_another_search_under_the_same_name_is_refused(tmp_path: Path) -> None:
     found = ledger(tmp_path / "journal")
     with pytest.raises(StudyError, match="goal was minimise and is maximise"):
         Ledger(open_storage(tmp_path / "journal"), SPACE, found.study.sampler, "maximise", "s")
+    with pytest.raises(StudyError, match="split was a and is b"):
+        for split in "ab":
+            Ledger(open_storage(tmp_path / "other"), SPACE, found.study.sampler, "maximise", "s", {"split": split})
     other = Space([*SPACE.parameters, Number("z", Bound(0), Bound(1))])
     with pytest.raises(StudyError, match="z was not set"):
         Ledger(open_storage(tmp_path / "journal"), other, found.study.sampler, "minimise", "s")
@@ -189,7 +209,8 @@ def test_killed_at_any_instant_it_loses_and_repeats_nothing(seed: int, tmp_path:
     found = ledger(tmp_path / "journal")
     cut_off = [trial for trial in found.trials() if found.setting(trial) is None]
     assert deaths > 5
-    assert len(found.trials()) == 14 + len(cut_off) and all(trial.state.is_finished() for trial in found.trials())
+    uncounted = [trial for trial in found.trials() if trial.user_attrs.get(CAUSE) == MACHINE_AT_FAULT]
+    assert len(found.trials()) == 14 + len(uncounted) and all(trial.state.is_finished() for trial in found.trials())
     assert all(trial.user_attrs[CAUSE] == MACHINE_AT_FAULT for trial in cut_off)
     assert bool(work.cancelled) == bool(stop)
     assert {number for number, _ in work.cancelled} >= {

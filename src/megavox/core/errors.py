@@ -11,7 +11,8 @@
     |-- StoreError          a packed case is missing or damaged
     |-- WorkspaceError      a stage was asked for before the one it needs
     |-- CheckpointError     no checkpoint, or one that does not fit
-    |-- TrainingError       loss not finite, loader worker dead
+    |-- TrainingError       the training cannot go on: loader worker dead
+    |   |-- DivergenceError     loss not finite
     |   `-- RankError           another rank died
     |-- MachineError        disk full, memory, device
     `-- SiteError           a batch system refuses a job, or cannot be reached
@@ -119,6 +120,10 @@ class CheckpointError(MegavoxError):
 
 class TrainingError(MegavoxError):
     """The training cannot go on: loss not finite, a worker or a rank died."""
+
+
+class DivergenceError(TrainingError):
+    """The loss is not finite."""
 
 
 class RankError(TrainingError):

@@ -17,7 +17,7 @@ from megavox.core.errors import ImageError, UnreadableImage
 from megavox.core.exhausted import out_of_memory
 from megavox.core.provenance import provenance
 from megavox.images.image import Image
-from megavox.inference.recipe import Recipe
+from megavox.inference.recipe import Recipe, called_above
 from megavox.inference.records import (
     Failure,
     Row,
@@ -98,7 +98,7 @@ def write_case(opened: Opened, prediction: Prediction, folder: Path, weights: st
             record["voxels"] = voxels(prediction.labels, recipe.study.task.names)
         else:
             record["candidates"] = prediction.candidates.rows()
-            record["called"] = int(prediction.labels.max())
+            record["called"] = int((prediction.candidates.scores > called_above(recipe)).sum())
     else:
         assert prediction.probabilities is not None and prediction.logits is not None
         record["probabilities"] = prediction.probabilities.tolist()

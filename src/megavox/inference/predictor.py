@@ -21,7 +21,7 @@ from megavox.images.lungs import search_field
 from megavox.images.prepare import prepare
 from megavox.inference.engines import choose_engine
 from megavox.inference.export import LabelExport
-from megavox.inference.recipe import Recipe
+from megavox.inference.recipe import Recipe, called_above
 from megavox.inference.tiles import Engine, bands, mirrored, sliding_windows, whole_image
 from megavox.models.registry import build_model, multiples
 from megavox.store.pack import smallest_exact
@@ -108,7 +108,7 @@ class Predictor:
         where = search_field(array[0], geometry.spacing_zyx, section.within)  # type: ignore[union-attr]
         logits = np.concatenate(list(self.slabs(array, where)), axis=1)
         found = self.task.candidates(logits, where, geometry)  # type: ignore[attr-defined]
-        called = found.scores > self.recipe.calibration.get("threshold", 0.5)
+        called = found.scores > called_above(self.recipe)
         labels = np.zeros(image.array.shape[1:], np.uint8)
         for number in np.flatnonzero(called)[::-1]:  # the surest is drawn last
             drawn = ball(image.geometry, labels.shape, found.centres_mm[number], found.diameters_mm[number])

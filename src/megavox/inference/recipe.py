@@ -122,3 +122,8 @@ class Network:
         study = self.recipe.study
         inference = study.inference.model_copy(update={"engine": "pytorch"})
         return replace(self, recipe=replace(self.recipe, study=study.model_copy(update={"inference": inference})))
+
+
+def called_above(recipe: Recipe) -> float:
+    """The score above which a candidate is called."""
+    return float(recipe.calibration.get("threshold", 0.5))

@@ -15,6 +15,7 @@ from megavox.tasks.registry import Task
 
 PROCESS_GB = 0.5  # Python with its libraries and a loader, before anything is trained
 COPIES = {"sgd": 3, "lars": 3, "adam": 4, "adamw": 4, "lamb": 4}  # of the weights: with gradients and moments
+SAMPLES = 2  # at which is counted: batch norms refuse one
 BESIDES = 4  # tensors as large as the largest: gradients on their way back, and copies in a convolution's own layout
 
 
@@ -44,6 +45,7 @@ def kept(model: ModelSection, task: Task, patch: Sequence[int], channels: int) -
 
     Raises:
         StudyError: the network cannot be built for such patches.
+        Exception: it does what cannot be done without numbers.
     """
     found: dict[int, torch.UntypedStorage] = {}  # held on to, so that no number is given twice
 
@@ -55,12 +57,14 @@ def kept(model: ModelSection, task: Task, patch: Sequence[int], channels: int) -
     with torch.device("meta"):
         network = build_model(model, spatial_dims=len(patch), in_channels=channels, out_channels=task.outputs,
                               patch=patch).train()
-        target = torch.empty(1, *patch, dtype=torch.uint8) if task.kind != "classify" else torch.empty(1, task.outputs)
+        image = torch.empty(SAMPLES, channels, *patch)
+        target = (torch.empty(SAMPLES, task.outputs) if task.kind == "classify"
+                  else torch.empty(SAMPLES, *patch, dtype=torch.uint8))
         with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
-            task.loss(network(torch.empty(1, channels, *patch)), target)
+            task.loss(network(image), target)
     weights = _storages(network)
     sizes = [storage.nbytes() for number, storage in found.items() if number not in weights]
-    return Kept(sum(weights.values()), sum(sizes), max(sizes))
+    return Kept(sum(weights.values()), sum(sizes) // SAMPLES, max(sizes) // SAMPLES)
 
 
 def _storages(network: nn.Module) -> dict[int, int]:

@@ -12,13 +12,12 @@ from megavox.core.errors import WorkspaceError
 from megavox.core.files import read_json
 from megavox.core.provenance import provenance
 from megavox.jobs.job import JobFolder
-from megavox.pipeline.plan import derived_plan
 from megavox.pipeline.project import study_hash
 from megavox.pipeline.tune import Search
 from megavox.report.search_content import ParameterRow, SearchContent, TrialRow
 from megavox.report.search_importance import importance
 from megavox.report.search_page import write_search_report
-from megavox.search.described import setting_of_study, with_setting
+from megavox.search.described import with_setting
 from megavox.search.driver import attempt_of
 from megavox.search.ledger import TOLD
 from megavox.search.sampler import CAUSE, WHOLE
@@ -70,7 +69,7 @@ def report_search(search: Search) -> Path:
 def content_of(search: Search) -> SearchContent:
     """Gather what the report shows."""
     rows, space = rows_of(search), search.ledger.space
-    own = setting_of_study(space, derived_plan(search.project).study)
+    own = search.own
     tried = [row.value for row in rows if row.setting == own and row.value is not None]
     parameters = [ParameterRow(one.name, "number", one.log) if isinstance(one, Number)
                   else ParameterRow(one.name, "choice") for one in space.parameters]

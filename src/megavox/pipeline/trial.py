@@ -12,7 +12,7 @@ import sys
 import traceback
 from pathlib import Path
 
-from megavox.core.errors import MegavoxError, RankError, StudyError, TrainingError
+from megavox.core.errors import DivergenceError, MegavoxError, RankError, StudyError
 from megavox.core.exhausted import out_of_memory
 from megavox.core.files import write_json
 from megavox.core.signals import Stopped
@@ -43,9 +43,10 @@ def main(study: Path, workspace: Path, run: str) -> int:
 
 def _of_setting(error: Exception) -> bool:
     """Whether the setting is at fault: it diverges, needs too much memory, or makes a network that cannot be."""
-    if isinstance(error, (StudyError, TrainingError)) or out_of_memory(error):
+    if isinstance(error, (StudyError, DivergenceError)) or out_of_memory(error):
         return True
-    return not isinstance(error, (MegavoxError, OSError))
+    return isinstance(error, (ValueError, TypeError, AssertionError)) or (
+        isinstance(error, RuntimeError) and "CUDA" not in str(error))
 
 
 if __name__ == "__main__":

@@ -7,18 +7,20 @@ import sys
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from math import inf, isnan, nan
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from megavox.core.errors import SiteError, StudyError
+from megavox.core.errors import SiteError, StudyError, WorkspaceError
 from megavox.core.files import make_folder, read_json
 from megavox.core.progress import say
 from megavox.core.workspace import RunFolder
 from megavox.jobs.job import JobFolder, State, Status
 from megavox.jobs.registry import open_site, read_site
 from megavox.jobs.section import Asked
+from megavox.jobs.site import Site
 from megavox.pipeline.away import STUDY
 from megavox.pipeline.project import Project
 from megavox.pipeline.trial import FAULT
@@ -27,8 +29,10 @@ from megavox.search.driver import End, Sight
 from megavox.search.space import Setting
 from megavox.study import AUTO, show_study
 
+EVERY_S, MOST_EVERY_S = {"local": 0.5}, 10.0  # between two looks: batch systems do not like to be asked often
 PATIENCE_S = 3600.0  # with a site that takes no jobs
 BY_SETTING = (State.TIME_LIMIT, State.MEMORY)
+Line = tuple[float, float, float]  # a validation: share of the training, objective, score by which weights are kept
 
 
 class Trials:
@@ -38,20 +42,22 @@ class Trials:
         project: whose study is searched; the run of a trial is named after the project's and the trial's number.
         site: where the jobs go.
         asked: what each asks for.
-        objective: validation score.
+        objective: validation score that is searched for; a trial's value is that of the weights which it keeps.
+        headline: the task's own score, by which weights are kept.
 
     Raises:
         StudyError: there is no such site, or what is asked for makes no sense.
     """
 
-    def __init__(self, project: Project, site: str, asked: Asked, objective: str) -> None:
+    def __init__(self, project: Project, site: str, asked: Asked, objective: str, headline: str) -> None:
         settings = read_site(site, project.study.sites)
-        self._project, self._objective = project, objective
+        self._project, self._objective, self._headline = project, objective, headline
         self.asked = settings.asked("train", asked)
         self._about: dict[str, Any] = {"name": site, "settings": settings.model_dump(mode="json", exclude_unset=True)}
-        self._site = open_site(self._about["settings"])
+        self.every_s = EVERY_S.get(self._about["settings"]["kind"], MOST_EVERY_S)
         self._refused: float | None = None  # since when the site takes no jobs
-        self._scores: dict[int, tuple[int, list[tuple[float, float]]]] = {}
+        self._to_cancel: set[JobFolder] = set()
+        self._lines: dict[int, tuple[int, list[Line]]] = {}
         self.seen: dict[int, Sight] = {}
 
     def run(self, number: int) -> RunFolder:
@@ -69,7 +75,9 @@ class Trials:
         """See `driver.Work`."""
         make_folder(self._project.workspace.jobs, "Choose another --workspace")
         path = self.job(number, attempt).path
-        if not path.exists():
+        if path.exists():
+            _refuse_other(path / STUDY, setting)
+        else:
             command = (sys.executable, "-m", "megavox.pipeline.trial", str(path / STUDY),
                        str(self._project.workspace.root.absolute()), self._name(number))
             JobFolder.create(path, self.asked.request(command, Path.cwd()), self._about,
@@ -79,7 +87,7 @@ class Trials:
     def _submit(self, job: JobFolder) -> None:
         """Hand a job over; where the site does not take it now, the next look tries again."""
         try:
-            self._site.submit(job)
+            _site_of(job).submit(job)
             self._refused = None
         except SiteError as error:
             if not any(self._project.workspace.jobs.glob(f"{self._project.run_name}-*/native.json")):
@@ -100,23 +108,37 @@ class Trials:
         for job in jobs.values():
             if not job.sent:
                 self._submit(job)
-        found = self._site.poll(list(jobs.values()))
+        for job in list(self._to_cancel):
+            self._cancel(job)
+        found: dict[Path, list[Status]] = {}
+        for settings in {json.dumps(job.site()["settings"]) for job in jobs.values()}:
+            those = [job for job in jobs.values() if json.dumps(job.site()["settings"]) == settings]
+            found |= open_site(json.loads(settings)).poll(those)
         self.seen = {number: self._sight(number, job, found[job.path][0]) for number, job in jobs.items()}
         return self.seen
 
     def cancel(self, number: int, attempt: int) -> None:
         """See `driver.Work`."""
-        self._site.cancel(self.job(number, attempt))
+        self._cancel(self.job(number, attempt))
+
+    def _cancel(self, job: JobFolder) -> None:
+        """Cancel now, or where the site does not answer, at the next look."""
+        try:
+            _site_of(job).cancel(job)
+            self._to_cancel.discard(job)
+        except SiteError as error:
+            self._to_cancel.add(job)
+            say(f"note: {error}")
 
     def _sight(self, number: int, job: JobFolder, status: Status) -> Sight:
-        scores = self._scores_of(number)
+        lines = self._validations(number, anew=status.state.ended)
+        scores = [(share, score) for share, score, _ in lines]
         if not status.state.ended:
             return Sight(scores, told=str(status.state))
         told = " ".join(status.told.partition("; the end of ")[0].split())
         if status.state is State.DONE:
-            values = [score for _, score in scores]
-            better = max if self._maximise else min
-            return Sight(scores, End.DONE, better(values) if values else None, told)
+            kept = max(lines, key=lambda line: line[2], default=None)  # whose weights are
+            return Sight(scores, End.DONE, kept[1] if kept else None, told)
         if (job.path / FAULT).exists():
             fault = read_json(job.path / FAULT)
             return Sight(scores, End.SETTING if fault["setting"] else End.MACHINE, None, fault["told"])
@@ -124,30 +146,43 @@ class Trials:
             return Sight(scores, End.CANCELLED, None, told)
         return Sight(scores, End.SETTING if status.state in BY_SETTING else End.MACHINE, None, told)
 
-    @property
-    def _maximise(self) -> bool:
-        section = self._project.study.search
-        return section is None or section.goal == "maximise"
-
-    def _scores_of(self, number: int) -> list[tuple[float, float]]:
-        """Share of the training and score of each validation so far."""
+    def _validations(self, number: int, anew: bool) -> list[Line]:
+        """Each validation so far; `anew`, whatever a network file system says of the file's size."""
         run = self.run(number)
         size = run.metrics.stat().st_size if run.metrics.exists() else 0
-        if size and self._scores.get(number, (0, []))[0] != size:
+        if size and (anew or self._lines.get(number, (0, []))[0] != size):
             steps = yaml.safe_load(run.study.read_text())["training"]["steps"]
             assert steps != AUTO, "a run's own study has its steps"
-            found = [self._score(line, steps) for line in map(_parsed, run.metrics.read_text().splitlines())
+            found = [self._line(line, steps) for line in map(_parsed, run.metrics.read_text().splitlines())
                      if "validation" in line]
-            self._scores[number] = size, found
-        return self._scores.get(number, (0, []))[1]
+            self._lines[number] = size, found
+        return self._lines.get(number, (0, []))[1]
 
-    def _score(self, line: dict[str, Any], steps: int) -> tuple[float, float]:
+    def _line(self, line: dict[str, Any], steps: int) -> Line:
         scores = line["validation"]
         if self._objective not in scores:
             raise StudyError(f"there is no validation score {self._objective!r}", where="search.objective",
                              expected="one of " + ", ".join(map(repr, scores)))
-        value = scores[self._objective]
-        return line["step"] / steps, float("nan") if value is None else float(value)
+        objective, headline = (nan if scores[name] is None else float(scores[name])
+                               for name in (self._objective, self._headline))
+        return line["step"] / steps, objective, -inf if isnan(headline) else headline
+
+
+def _site_of(job: JobFolder) -> Site:
+    """Where a job went, which may be another site than the one that is named now."""
+    return open_site(job.site()["settings"])
+
+
+def _refuse_other(path: Path, setting: Setting) -> None:
+    """That a job which is there already is the one that would be made."""
+    study = yaml.safe_load(path.read_text())
+    for key, value in setting.items():
+        found = study
+        for part in key.split("."):
+            found = found.get(part) if isinstance(found, dict) else None
+        if found != value:
+            raise WorkspaceError(f"this job is of another search: {key} is {found} and not {value}", where=path.parent,
+                                 fix="Take another --run-name, or remove the jobs and runs of that name")
 
 
 def _parsed(line: str) -> dict[str, Any]:

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from megavox.batches.loader import refuse_uneven
 from megavox.cohort.survey import Fingerprint
 from megavox.core.claims import Claims
-from megavox.core.errors import MachineError, StudyError, WorkspaceError
+from megavox.core.errors import MachineError, StudyError, TrainingError, WorkspaceError
 from megavox.core.files import make_folder
 from megavox.core.progress import say
 from megavox.core.provenance import cores
@@ -21,17 +23,19 @@ from megavox.jobs.section import Asked
 from megavox.memory.estimate import Kept, kept, training_gb
 from megavox.memory.machine import main_memory_gb, this_machine
 from megavox.memory.rules import apply, derive
+from megavox.models.registry import build_model
 from megavox.pipeline.plan import derived_plan
-from megavox.pipeline.project import Project
+from megavox.pipeline.project import Project, packing_settings, training_settings
 from megavox.pipeline.trials import Trials
 from megavox.search.described import setting_of_study, space_of, with_setting
 from megavox.search.driver import drive, withdraw
 from megavox.search.ledger import Ledger
 from megavox.search.methods import sampler_of
-from megavox.search.space import Setting
+from megavox.search.space import Setting, Space
 from megavox.search.storage import answering, open_storage
+from megavox.study import Study
 from megavox.study.search import SearchSection
-from megavox.tasks.registry import build_task
+from megavox.tasks.registry import Task, build_task
 
 LOOPBACK = "127.0.0.1"
 
@@ -44,6 +48,7 @@ class Search:
         project: whose study is searched.
         section: the study's.
         objective: validation score.
+        own: the study's own setting, where it lies in the space.
         ledger: of its trials.
         trials: their work.
     """
@@ -51,6 +56,7 @@ class Search:
     project: Project
     section: SearchSection
     objective: str
+    own: Setting | None
     ledger: Ledger
     trials: Trials
 
@@ -74,20 +80,28 @@ def search_of(project: Project, site: str, asked: Asked = Asked()) -> Search:
     """
     space = space_of(project.study)
     section = project.study.search
-    planned = derived_plan(project).study
     assert section is not None, "or there were no space"
-    objective = section.objective or build_task(project.study.task, []).headline
+    _refuse_packing_keys(project.study, space)
+    here = isinstance(read_site(site, project.study.sites), LocalSection)
+    planned = derived_plan(project).study if here else project.study  # another machine derives something else
+    headline = build_task(project.study.task, []).headline
+    objective = section.objective or headline
     folder = project.workspace.search(project.run_name)
     make_folder(folder.root, "Choose another --workspace")
-    asked = _share(project, section, site, asked)
-    trials = Trials(project, site, asked, objective)
-    sampler = sampler_of(section, space, project.study.seed,
-                         _fits(project, section, str(planned.training.device), trials.asked))
-    ledger = Ledger(open_storage(section.storage or folder.ledger), space, sampler, section.goal, project.run_name)
-    own = setting_of_study(space, planned)
-    if own is not None:
-        ledger.begin_with(own)
-    return Search(project, section, objective, ledger, trials)
+    trials = Trials(project, site, _share(project, section, site, asked), objective, headline)
+    most_gb = trials.asked.memory_gb if planned.training.device == "cpu" and section.knowledge.memory else None
+    sampler = sampler_of(section, space, project.study.seed, _fits(project, trials.asked, most_gb))
+    about = {"objective": objective, "split": project.split_hash(), **training_settings(project.study)}
+    storage = open_storage(section.storage or folder.ledger)
+    ledger = Ledger(storage, space, sampler, section.goal, project.run_name, about)
+    return Search(project, section, objective, setting_of_study(space, planned), ledger, trials)
+
+
+def _refuse_packing_keys(study: Study, space: Space) -> None:
+    for name, value in space.example().items():
+        if packing_settings(with_setting(study, {name: value})) != packing_settings(study):
+            raise StudyError("this key cannot be searched", where=f"search.space.{name}", expected="a key that packed "
+                             "cases do not depend on", fix="Pack, and search, once for each of its values")
 
 
 def tune(search: Search, tell: Callable[[], None], leave: Callable[[], bool]) -> None:
@@ -103,6 +117,8 @@ def tune(search: Search, tell: Callable[[], None], leave: Callable[[], bool]) ->
             raise WorkspaceError("another command drives this search", where=search.folder.root,
                                  fix="Let it go on, or take another --run-name for a search beside it")
         with answering(search.place):
+            if search.own is not None:
+                search.ledger.begin_with(search.own)
             drive(search.ledger, search.section, search.trials, tell, leave)
 
 
@@ -117,38 +133,65 @@ def _share(project: Project, section: SearchSection, site: str, asked: Asked) ->
     if not isinstance(settings, LocalSection):
         return asked
     wishes = settings.wishes("train", asked)
-    share: dict[str, Any] = {}
-    if wishes.cpus is None:
-        share["cpus"] = max(1, (settings.cpus or cores()) // (section.workers * wishes.ranks))
+    all_cores = settings.cpus or cores()
+    share: dict[str, Any] = {"cpus": wishes.cpus or max(1, all_cores // (section.workers * wishes.ranks))}
     if wishes.memory_gb is None:
-        share["memory_gb"] = round(main_memory_gb() / section.workers, 2)
+        together = max(1, min(section.workers, all_cores // (share["cpus"] * wishes.ranks)))
+        share["memory_gb"] = math.floor(100 * main_memory_gb() / together) / 100
     return Asked.model_validate({**asked.model_dump(exclude_unset=True), **share})
 
 
-def _fits(project: Project, section: SearchSection, device: str, asked: Asked) -> Callable[[Setting], bool]:
-    """Tells whether a setting makes a network that can be, and where that can be told, whether it has enough memory.
+def _fits(project: Project, asked: Asked, most_gb: float | None) -> Callable[[Setting], bool]:
+    """Tells whether a setting makes a training that can be, and has enough memory, as far as both can be told.
 
     What a site's GPUs have is not known here: a trial that needs more fails there, and teaches.
+
+    Args:
+        project: packed.
+        asked: what a trial's job asks for.
+        most_gb: main memory of a node; None where that is not what limits a training.
     """
     facts, machine = Fingerprint.from_dict(project.packing()["fingerprint"]), this_machine()
     task, channels = build_task(project.study.task, []), int(project.packing()["preparation"]["channels"])
-    known = asked.memory_gb is not None and device == "cpu" and section.knowledge.memory
-    each_gb = asked.memory_gb * asked.nodes / asked.ranks if known and asked.memory_gb else math.inf
-    counted: dict[str, Kept] = {}
+    each_gb = math.inf if most_gb is None else most_gb * asked.nodes / asked.ranks
+    counted: dict[str, Kept | None] = {}
 
     def fits(setting: Setting) -> bool:
         try:
             study = with_setting(project.study, setting)
             study = apply(study, derive(study, facts, machine))
+            batch, accumulate = int(study.batches.size), study.training.accumulate
+            if study.training.scale == 1:
+                refuse_uneven(batch, asked.ranks, accumulate)
             key = f"{study.model.model_dump_json()} {study.batches.patch}"
             if key not in counted:
-                counted[key] = kept(study.model, task, study.batches.patch, channels)  # type: ignore[arg-type]
-        except StudyError:  # these values do not go together
+                counted[key] = _counted(study, task, channels)
+        except (StudyError, TrainingError):  # these values do not go together
             return False
-        samples = math.ceil(int(study.batches.size) / asked.ranks / study.training.accumulate)
-        return training_gb(counted[key], samples, study.training) <= each_gb
+        step = counted[key]
+        return step is None or training_gb(step, batch // asked.ranks // accumulate, study.training) <= each_gb
 
     return fits
+
+
+def _counted(study: Study, task: Task, channels: int) -> Kept | None:
+    """What a step keeps; None where it cannot be told without making one.
+
+    Raises:
+        StudyError: there is no such network.
+    """
+    patch, model = [int(side) for side in study.batches.patch], study.model
+    if getattr(model, "weights", None) is not None:
+        model = model.model_copy(update={"weights": None})
+    with suppress(Exception):  # of a network that looks at its numbers, too
+        return kept(model, task, patch, channels)
+    try:
+        build_model(model, spatial_dims=len(patch), in_channels=channels, out_channels=task.outputs, patch=patch)
+    except StudyError:
+        raise
+    except Exception as error:
+        say(f"note: of such a network the memory cannot be told ({type(error).__name__})")
+    return None
 
 
 def serve(search: Search, port: int) -> None:

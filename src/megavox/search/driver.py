@@ -16,17 +16,18 @@ from typing import Protocol
 
 from optuna.trial import FrozenTrial
 
-from megavox.core.errors import StudyError
+from megavox.core.errors import MachineError, StudyError
 from megavox.search.ledger import Ledger
 from megavox.search.sampler import CAUSE, MACHINE_AT_FAULT, SETTING_AT_FAULT, WHOLE
 from megavox.search.space import Setting
 from megavox.search.stopping import hopeless
 from megavox.study.search import SearchSection
 
-LOOK_EVERY_S = 0.5
+ASK_EVERY_S = 0.5  # whether to leave
 ATTEMPTS = 3  # of a trial whose machine is at fault
+IN_A_ROW = 3  # trials that ended so, after which the machine is to be mended first
 FIRST_FAILURES = 10  # at the least: if all trials until then fail by their setting's fault, something else is wrong
-ATTEMPT, STOPPED, WITHDRAWN = "attempt", "stopped", "withdrawn"  # attributes of trials
+ATTEMPT, FAULTS, STOPPED, WITHDRAWN = "attempt", "faults", "stopped", "withdrawn"  # attributes of trials
 
 
 class End(StrEnum):
@@ -56,7 +57,13 @@ class Sight:
 
 
 class Work(Protocol):
-    """Where trials are carried out."""
+    """Where trials are carried out.
+
+    Attributes:
+        every_s: how often it likes to be looked at.
+    """
+
+    every_s: float
 
     def send(self, number: int, attempt: int, setting: Setting) -> None:
         """Begin a trial's work. Once is enough: a second call finds it."""
@@ -83,6 +90,7 @@ def drive(ledger: Ledger, section: SearchSection, work: Work, tell: Callable[[],
 
     Raises:
         StudyError: the first trials all failed by their setting's fault.
+        MachineError: the latest trials all failed by the machine's.
     """
     for trial in ledger.under_way():  # also what was proposed before this was killed, and not sent
         _send(ledger, trial, work)
@@ -91,14 +99,17 @@ def drive(ledger: Ledger, section: SearchSection, work: Work, tell: Callable[[],
         seen = work.look([(trial.number, attempt_of(trial)) for trial in trials])
         for trial in trials:
             _hear(ledger, trial, seen[trial.number], section, work)
-        whole = [trial for trial in ledger.trials() if ledger.setting(trial) is not None]  # others were cut off
-        room = min(section.workers - len(ledger.under_way()), section.jobs - len(whole))
+        counted = [trial for trial in ledger.trials() if ledger.setting(trial) is not None  # others were cut off
+                   and trial.user_attrs.get(CAUSE) != MACHINE_AT_FAULT]
+        room = min(section.workers - len(ledger.under_way()), section.jobs - len(counted))
         for _ in range(room):
             _send(ledger, ledger.propose(), work)
         tell()
         if not ledger.under_way():
             return
-        time.sleep(LOOK_EVERY_S)
+        until = time.monotonic() + work.every_s
+        while time.monotonic() < until and not leave():
+            time.sleep(min(ASK_EVERY_S, work.every_s))
 
 
 def _send(ledger: Ledger, trial: FrozenTrial, work: Work) -> None:
@@ -127,6 +138,8 @@ def _hear(ledger: Ledger, trial: FrozenTrial, sight: Sight, section: SearchSecti
     elif sight.end is End.DONE and value is not None:
         ledger.end(trial, value)
     elif _again(trial, sight.end):
+        if sight.end is End.MACHINE:
+            ledger.note(trial, FAULTS, trial.user_attrs.get(FAULTS, 0) + 1)
         ledger.note(trial, ATTEMPT, attempt_of(trial) + 1)
         _send(ledger, ledger.trials()[trial.number], work)
     else:
@@ -137,9 +150,9 @@ def _hear(ledger: Ledger, trial: FrozenTrial, sight: Sight, section: SearchSecti
 
 def _again(trial: FrozenTrial, end: End) -> bool:
     """Whether a trial is to be sent once more."""
-    attempt = attempt_of(trial)
-    return (end is End.MACHINE and attempt < ATTEMPTS) or (
-        end is End.CANCELLED and trial.user_attrs.get(WITHDRAWN) == attempt)
+    if end is End.MACHINE:
+        return bool(trial.user_attrs.get(FAULTS, 0) + 1 < ATTEMPTS)
+    return end is End.CANCELLED and trial.user_attrs.get(WITHDRAWN) == attempt_of(trial)
 
 
 def withdraw(ledger: Ledger, work: Work) -> None:
@@ -150,7 +163,16 @@ def withdraw(ledger: Ledger, work: Work) -> None:
 
 
 def _refuse_to_fail_on(ledger: Ledger, section: SearchSection, told: str) -> None:
-    """Stop once where nothing but failures came; the same command goes on, for those who know better."""
+    """Stop where nothing but failures came; the same command goes on, for those who know better.
+
+    Raises:
+        StudyError, MachineError: as `drive`.
+    """
+    over = sorted((trial for trial in ledger.trials() if trial.datetime_complete and ledger.setting(trial) is not None),
+                  key=lambda trial: trial.datetime_complete)[-IN_A_ROW:]  # type: ignore[arg-type, return-value]
+    if len(over) == IN_A_ROW and all(trial.user_attrs.get(CAUSE) == MACHINE_AT_FAULT for trial in over):
+        raise MachineError(f"the last {IN_A_ROW} trials failed by the machine's fault; the last one: "
+                           f"{told.rstrip('. ')}", fix="Mend that; the same command goes on, and these do not count")
     failed = [trial for trial in ledger.trials() if trial.user_attrs.get(CAUSE) == SETTING_AT_FAULT]
     if len(failed) == max(FIRST_FAILURES, section.workers) and not ledger.ended():
         raise StudyError(f"the first {len(failed)} trials failed; the last one: {told.rstrip('. ')}",

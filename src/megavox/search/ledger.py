@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, Literal
 
 import optuna
@@ -28,17 +29,18 @@ class Ledger:
         sampler: proposes.
         goal: of values.
         name: of the search, in its storage.
+        about: what else its values depend on, as plain values.
 
     Raises:
-        StudyError: the search of that name was begun with another goal or space.
+        StudyError: the search of that name was begun with another goal or space, or is about something else.
     """
 
     def __init__(self, storage: BaseStorage, space: Space, sampler: BaseSampler,
-                 goal: Literal["maximise", "minimise"], name: str) -> None:
+                 goal: Literal["maximise", "minimise"], name: str, about: Mapping[str, Any] | None = None) -> None:
         self.storage, self.space, self._name = storage, space, name
         self.study = optuna.create_study(storage=storage, sampler=sampler, study_name=name, load_if_exists=True,
                                          direction="maximize" if goal == "maximise" else "minimize")
-        asked = {"goal": goal, **{one.name: str(one) for one in space.parameters}}
+        asked = {"goal": goal, **{one.name: str(one) for one in space.parameters}, **(about or {})}
         changed = differences(self.study.user_attrs.get(ASKED, asked), asked)
         if changed:
             raise StudyError(f"this search was begun otherwise: {changed}", where=f"search {name}",
@@ -46,8 +48,8 @@ class Ledger:
         self.study.set_user_attr(ASKED, asked)
 
     def begin_with(self, setting: Setting) -> None:
-        """Let this be the first setting that is proposed; without effect where there are trials."""
-        if not self.trials():
+        """Let this be the next setting that is proposed, unless it is tried already or waits for that."""
+        if not any(trial.state is TrialState.WAITING or self.setting(trial) == setting for trial in self.trials()):
             self.study.enqueue_trial(as_parameters(self.space, setting))
 
     def trials(self) -> list[FrozenTrial]:

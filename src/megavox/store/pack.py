@@ -119,7 +119,8 @@ def pack_case(folder: Path, case: Case, preparation: Preparation, task: Any, see
     elif task.kind == "detect":
         mask = marked(case, image, task.within)
         rng = generator(seed, "positions", folder.name)
-        positions = np.concatenate([class_positions(mask, [0], rng), finding_positions(case, image.geometry, rng)])
+        positions = np.concatenate([class_positions(mask, [0], rng),
+                                    finding_positions(case, mask, image.geometry, rng)])
         foreground = mask != OUTSIDE
     else:
         classes, unknown = class_numbers(case, task)
@@ -153,15 +154,28 @@ def marked(case: Case, image: Image, within: Literal["lungs", "body", "image"]) 
     """
     mask = np.where(search_field(image.array[0], image.geometry.spacing_zyx, within), 0, OUTSIDE).astype(np.uint8)
     for one in sorted(case.findings or (), key=lambda finding: finding.counts):  # what counts is drawn last
-        mask[_ball(one, image.geometry)] = 1 if one.counts else IGNORE
+        mask[_inside(mask, _ball(one, image.geometry))] = 1 if one.counts else IGNORE
     return mask
 
 
-def finding_positions(case: Case, geometry: Geometry, rng: np.random.Generator) -> np.ndarray:
-    """Voxels of class 1 for sampling, `(N, 4)`: as many of each finding that counts, however small it is."""
+def _inside(mask: np.ndarray, index: tuple[np.ndarray, ...]) -> tuple[np.ndarray, ...]:
+    """The voxels of an index where findings are looked for."""
+    kept = mask[index] != OUTSIDE
+    return tuple(axis[kept] for axis in index)
+
+
+def finding_positions(case: Case, mask: np.ndarray, geometry: Geometry, rng: np.random.Generator) -> np.ndarray:
+    """Voxels of class 1 for sampling, `(N, 4)`: as many of each finding that counts, however small it is.
+
+    Args:
+        case: with findings.
+        mask: from `marked`.
+        geometry: of its grid.
+        rng: what is drawn from.
+    """
     rows = [np.zeros((0, 4), np.uint16)]
     for one in case.findings or ():
-        index = np.stack(_ball(one, geometry), axis=1)
+        index = np.stack(_inside(mask, _ball(one, geometry)), axis=1)
         if one.counts and len(index):
             chosen = index[rng.integers(len(index), size=EACH_FINDING)]
             rows.append(np.concatenate([np.ones((EACH_FINDING, 1), np.uint16), chosen.astype(np.uint16)], axis=1))
@@ -171,7 +185,7 @@ def finding_positions(case: Case, geometry: Geometry, rng: np.random.Generator) 
 def _ball(finding: Finding, geometry: Geometry) -> tuple[np.ndarray, ...]:
     """Indices of its voxels, of which there are some across even where voxels are coarse."""
     diameter = finding.diameter_mm if finding.diameter_mm > 0 else UNKNOWN_DIAMETER_MM
-    return ball(geometry, geometry.shape, finding.centre_mm, max(diameter, LEAST_ACROSS * max(geometry.spacing)))
+    return ball(geometry, geometry.shape, finding.centre_mm, max(diameter, LEAST_ACROSS * min(geometry.spacing)))
 
 
 def source_fingerprint(case: Case) -> str:

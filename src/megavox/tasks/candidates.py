@@ -19,6 +19,7 @@ FAINTEST = 0.01  # no peak is lower
 SHARE = 0.4  # of the peak, above which a voxel belongs to its candidate
 FEWEST_VOXELS = 10
 MOST = 100  # of a case
+SPECKS = 20  # peaks of fewer voxels that are passed over, for each candidate
 NEAREST_MM = 5.0  # centres nearer than this, or than the larger one's radius, are one finding
 _ALL_NEIGHBOURS = np.ones((3, 3, 3), dtype=bool)
 
@@ -39,7 +40,7 @@ class Candidates:
 
     def rows(self) -> list[list[float]]:
         """x, y, z, diameter in mm and score of each, rounded as tables have them."""
-        return [[*(round(float(v), 3) for v in (*centre, diameter)), round(float(score), 6)] for centre, diameter, score
+        return [[*(round(float(v), 3) for v in (*centre, diameter)), round(float(score), 9)] for centre, diameter, score
                 in zip(self.centres_mm, self.diameters_mm, self.scores, strict=True)]
 
     @classmethod
@@ -76,11 +77,12 @@ def candidates(probability: np.ndarray, geometry: Geometry, most: int = MOST) ->
 
 def _peeled(probability: np.ndarray, most: int) -> list[tuple[float, np.ndarray, int]]:
     """Score, centre in voxels (z, y, x) and number of voxels of each peak of a region."""
-    left, found = probability.astype(np.float64), []
-    for _ in range(most):
+    left = probability.astype(np.float64)
+    found: list[tuple[float, np.ndarray, int]] = []
+    for _ in range(SPECKS * most):
         peak = tuple(map(int, np.unravel_index(left.argmax(), left.shape)))
         score = float(left[peak])
-        if score < FAINTEST:
+        if score < FAINTEST or len(found) == most:
             break
         members = _around(left >= SHARE * score, peak)
         weights = left[members]

@@ -20,7 +20,7 @@ from torch import nn
 from megavox.batches.batch import Batch, RawBatch
 from megavox.batches.loader import ENDLESS, batches
 from megavox.batches.samples import Samples
-from megavox.core.errors import TrainingError
+from megavox.core.errors import DivergenceError
 from megavox.core.exhausted import enough_memory
 from megavox.core.over_ranks import apart
 from megavox.core.randomness import generator
@@ -68,7 +68,8 @@ def train(training: Training, folder: RunFolder, ranks: Ranks, stop: Stop) -> Pr
     """Train to the last step, or until patience ends or `stop` is asked for.
 
     Raises:
-        TrainingError: loss not finite (with the cases of that batch), or a loader worker died.
+        DivergenceError: the loss is not finite; with the cases of that batch.
+        TrainingError: a loader worker died.
         MachineError: memory ran out.
         Stopped: a signal asked to stop; a checkpoint was written.
     """
@@ -199,7 +200,7 @@ class Stepper:
         if not math.isfinite(value):
             names = ", ".join(self.training.samples.readers[case].name for case in batch.cases)
             where = f"cases {names}" if self.ranks.count == 1 else f"cases {names}, or those of another rank"
-            raise TrainingError(f"the loss became {value} at step {batch.step + 1}", where=where,
+            raise DivergenceError(f"the loss became {value} at step {batch.step + 1}", where=where,
                                 fix="Lower training.optimiser.rate; if that does not help, look at these cases. The "
                                 "run continues from its last checkpoint, if it has one")
         (loss / accumulate).backward()
