@@ -18,7 +18,6 @@ from megavox.core.randomness import generator
 from megavox.images.balls import ball
 from megavox.images.formats import read_image
 from megavox.images.geometry import Geometry
-from megavox.images.image import Image
 from megavox.images.nifti import write_nifti
 from megavox.pipeline.mine import mine
 from megavox.pipeline.pack import pack
@@ -96,7 +95,7 @@ def test_small_findings_are_sampled_as_often_as_large_ones_and_never_vanish() ->
     findings = tuple(Finding((x, 30.0, 30.0), diameter, counts) for x, diameter, counts in (
         (12.0, 3.0, True), (30.0, 20.0, True), (52.0, -1.0, True), (66.0, 6.0, False)))
     case = Case("a", "a", "", (), findings=findings)
-    mask = marked(case, Image(np.zeros((1, *geometry.shape), np.int16), geometry), "image")
+    mask = marked(case, np.ones(geometry.shape, bool), geometry)
     rows = finding_positions(case, mask, geometry, generator(0, "positions"))
     assert (mask[tuple(rows[:, 1:].T)] == 1).all() and (rows[:, 0] == 1).all()
     nearest = np.abs(rows[:, 3, None] * 2.5 - [12.0, 30.0, 52.0]).argmin(axis=1)
@@ -104,6 +103,10 @@ def test_small_findings_are_sampled_as_often_as_large_ones_and_never_vanish() ->
     sizes = [int((mask[:, :, first:last] > 0).sum()) for first, last in ((0, 8), (17, 24), (24, 30))]
     assert sizes[0] >= 7 and abs(sizes[1] * 2.5**3 / (np.pi / 6 * 10**3) - 1) < 0.3, "unknown ones are of 10 mm"
     assert (mask == IGNORE).sum() >= 7
+    half = np.indices(geometry.shape)[2] < 20
+    outside = marked(case, half, geometry)
+    assert (outside[~half] == OUTSIDE).all() and (outside[half] == mask[half]).all()
+    assert finding_positions(case, outside, geometry, generator(0, "positions"))[:, 3].max() < 20
     assert len(finding_positions(replace(case, findings=()), mask, geometry, generator(0, "positions"))) == 0
 
 
@@ -139,11 +142,14 @@ def test_a_second_run_learns_from_false_positives_of_the_first(study: Path) -> N
     found = mine(project_of(study))
     assert found.cases == 5 and found.path.exists()
     project = project_of(study, "batches.hard.run=cubes", "batches.hard.share=1", "batches.foreground=0", run="second")
-    mined = {key: [[0, 20, 3, 3]] for key in read_json(found.path)}
-    write_json(found.path, mined)
+    mined = read_json(found.path)
+    write_json(found.path, {**mined, "places": {key: [[0, 20, 3, 3]] for key in mined["places"]}})
     samples = Workshop(project, project.study).samples()
     centres = [samples._draw(step, position)[1] for step in range(3) for position in range(4)]
     assert all((centre == [15.5, 7.5, 7.5]).all() for centre in centres), "moved into the image"
+    write_json(found.path, {**mined, "store": "another"})
+    with pytest.raises(WorkspaceError, match="packed with other settings"):
+        Workshop(project, project.study).samples()
     with pytest.raises(StudyError, match="false positives to learn from"):
         project_of(study, "batches.hard.run=cubes", "task={kind: segment, classes: {a: 1}}",
                    "cohort={layout: decathlon, folder: images}")

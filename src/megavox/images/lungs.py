@@ -22,6 +22,7 @@ AIR_HU = -450.0  # halfway from lung to soft tissue
 BLOCK_MM = 2.5
 CLOSING_MM = 20.0  # so that nodules of 30 mm on the pleura lie inside; one of 10 mm would enter the bays they leave
 MARGIN_MM = 10.0  # around the lungs, in which findings are looked for, too
+NOT_FOUND = "no lung of 0.5 to 4.5 litres was found on each side, so findings are looked for in the whole body"
 LEAST_MM3, MOST_MM3 = 0.5e6, 4.5e6  # of the lung of one side
 AIRWAY_MM2 = 600.0  # of a slice: a trachea has up to 400
 AIRWAY_FROM_MIDLINE_MM = 35.0
@@ -37,28 +38,28 @@ class LungField:
 
     Attributes:
         mask: `(Z, Y, X)`, true in the lungs; in the whole body where the lungs were not found.
-        sound: whether there is a lung of 0.5 to 4.5 litres on each side.
+        sound: false where the lungs were asked for, and there is none of 0.5 to 4.5 litres on some side.
     """
 
     mask: np.ndarray
     sound: bool
 
 
-def search_field(hu: np.ndarray, spacing_mm: Sequence[float], within: Literal["lungs", "body", "image"]) -> np.ndarray:
-    """Where findings are looked for, `(Z, Y, X)`: in the lungs and 10 mm around them, in the body, or everywhere.
+def search_field(hu: np.ndarray, spacing_mm: Sequence[float], within: Literal["lungs", "body", "image"]) -> LungField:
+    """Where findings are looked for: in the lungs and 10 mm around them, in the body, or everywhere.
 
     Other arguments as of `lung_field`.
     """
     if within == "image":
-        return np.ones(hu.shape, bool)
+        return LungField(np.ones(hu.shape, bool), True)
     if within == "body":
-        return body_mask(hu, spacing_mm)
+        return LungField(body_mask(hu, spacing_mm), True)
     found = lung_field(hu, spacing_mm)
     if not found.sound:
-        return found.mask
+        return found
     blocks, factors = _blocks(found.mask.astype(np.float32), spacing_mm)
     away_mm = ndimage.distance_transform_edt(blocks < 0.5, np.multiply(spacing_mm, factors))
-    return found.mask | _unblocked(away_mm <= MARGIN_MM, factors, hu.shape)
+    return LungField(found.mask | _unblocked(away_mm <= MARGIN_MM, factors, hu.shape), True)
 
 
 def lung_field(hu: np.ndarray, spacing_mm: Sequence[float]) -> LungField:

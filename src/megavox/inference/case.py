@@ -92,6 +92,8 @@ def write_case(opened: Opened, prediction: Prediction, folder: Path, weights: st
         "geometry": prediction.geometry.to_dict(), "setting": {
             **recipe.study.inference.model_dump(include={"engine", "overlap", "skip_air"}),
             "precision": recipe.precision, "mirror": list(recipe.mirror), "whole": recipe.whole}}
+    if prediction.remarks:
+        record["remarks"] = list(prediction.remarks)
     if prediction.labels is not None:
         record |= write_mask(folder, case.name, prediction.labels, prediction.geometry)
         if prediction.candidates is None:

@@ -17,7 +17,7 @@ from megavox.images.balls import ball
 from megavox.images.geometry import Geometry
 from megavox.images.image import Image
 from megavox.images.intensity import intensity_statistics, normalise, normaliser, outside_value
-from megavox.images.lungs import search_field
+from megavox.images.lungs import NOT_FOUND, search_field
 from megavox.images.prepare import prepare
 from megavox.inference.engines import choose_engine
 from megavox.inference.export import LabelExport
@@ -43,6 +43,7 @@ class Prediction:
         probabilities: `(K,)` calibrated, to classify.
         logits: `(K,)` to classify.
         candidates: to detect, all of them.
+        remarks: what was odd but harmless.
     """
 
     geometry: Geometry
@@ -50,6 +51,7 @@ class Prediction:
     probabilities: np.ndarray | None = None
     logits: np.ndarray | None = None
     candidates: Candidates | None = None
+    remarks: tuple[str, ...] = ()
 
 
 class Predictor:
@@ -105,7 +107,8 @@ class Predictor:
 
     def _detected(self, array: np.ndarray, geometry: Geometry, image: Image) -> Prediction:
         section = self.recipe.study.task
-        where = search_field(array[0], geometry.spacing_zyx, section.within)  # type: ignore[union-attr]
+        field = search_field(array[0], geometry.spacing_zyx, section.within)  # type: ignore[union-attr]
+        where = field.mask
         logits = np.concatenate(list(self.slabs(array, where)), axis=1)
         found = self.task.candidates(logits, where, geometry)  # type: ignore[attr-defined]
         called = found.scores > called_above(self.recipe)
@@ -113,7 +116,7 @@ class Predictor:
         for number in np.flatnonzero(called)[::-1]:  # the surest is drawn last
             drawn = ball(image.geometry, labels.shape, found.centres_mm[number], found.diameters_mm[number])
             labels[drawn] = number + 1
-        return Prediction(image.geometry, labels, candidates=found)
+        return Prediction(image.geometry, labels, candidates=found, remarks=() if field.sound else (NOT_FOUND,))
 
     def slabs(self, array: np.ndarray, where: np.ndarray | None = None) -> Iterator[np.ndarray]:
         """Logits of a prepared image `(C, *S)` in its own units, slab by slab; see `tiles.bands`."""

@@ -10,7 +10,7 @@ from megavox.core.files import write_json
 from megavox.core.progress import track
 from megavox.inference.recipe import Recipe
 from megavox.memory.rules import Derived
-from megavox.pipeline.project import Project
+from megavox.pipeline.project import Project, packing_hash
 from megavox.pipeline.workshop import Workshop
 from megavox.training.best import best_checkpoint
 from megavox.training.checkpoint import load_weights
@@ -49,5 +49,5 @@ def mine(project: Project) -> Mined:
         network = workshop.network(here.device)
         load_weights(checkpoint, network)
         found = dict(track(workshop.false_positives(network, here.device), "mining", len(workshop.part("train"))))
-    write_json(project.run.hard, found)
+    write_json(project.run.hard, {"store": packing_hash(project), "places": found})
     return Mined(len(found), sum(map(len, found.values())), project.run.hard)

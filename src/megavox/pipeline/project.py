@@ -122,6 +122,11 @@ def study_hash(study: Study) -> str:
     return text_hash(json.dumps(training_settings(study), sort_keys=True))[:16]
 
 
+def packing_hash(project: Project) -> str:
+    """Hash of the settings with which a project's cases are packed, short."""
+    return text_hash(json.dumps(project.packing()["settings"], sort_keys=True))[:16]
+
+
 def packing_settings(study: Study) -> dict[str, Any]:
     """The parts of the study that packing depends on, as plain values."""
     parts = study.model_dump(mode="json", include={"cohort", "task", "images", "split", "seed"})

@@ -22,7 +22,7 @@ from megavox.inference.predictor import logits_of
 from megavox.inference.recipe import Recipe
 from megavox.memory.rules import Derived
 from megavox.models.registry import build_model
-from megavox.pipeline.project import Project, study_hash
+from megavox.pipeline.project import Project, packing_hash, study_hash
 from megavox.store.layout import OUTSIDE
 from megavox.store.read import CaseReader
 from megavox.study import Study
@@ -89,7 +89,11 @@ class Workshop:
         if not path.exists():
             raise WorkspaceError("this run's false positives are not known", where=path, fix="Train that run, and then "
                                  f"`megavox mine STUDY --run-name {section.run}`")
-        return {key: np.array(rows, dtype=int) for key, rows in read_json(path).items() if rows}
+        found = read_json(path)
+        if found["store"] != packing_hash(self.project):
+            raise WorkspaceError("these are places in cases that were packed with other settings", where=path,
+                                 fix="Mine again, with a run that was trained on these")
+        return {key: np.array(rows, dtype=int) for key, rows in found["places"].items() if rows}
 
     def false_positives(self, network: nn.Module, device: torch.device) -> Iterator[tuple[str, list[list[int]]]]:
         """Key of each training case, and where a network detects something that is not there: class 0 and voxel."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 
@@ -20,7 +20,7 @@ from megavox.images.formats import all_files, read_image
 from megavox.images.geometry import Geometry
 from megavox.images.image import Image
 from megavox.images.intensity import intensity_statistics
-from megavox.images.lungs import search_field
+from megavox.images.lungs import NOT_FOUND, search_field
 from megavox.images.prepare import Preparation, join_channels, prepare, prepare_mask
 from megavox.store.keep import kept_record, write_record
 from megavox.store.layout import IGNORE, OUTSIDE, POSITIONS, Record, shard_files, write_arrays
@@ -109,7 +109,7 @@ def pack_case(folder: Path, case: Case, preparation: Preparation, task: Any, see
     image = prepare(original, preparation)
     mask = positions = classes = None
     unknown: tuple[int, ...] = ()
-    foreground, mask_hash = None, ""
+    foreground, mask_hash, notes = None, "", [original.meta.get("notes")]
     if task.kind == "segment":
         labels = read_mask(case, original.geometry, original.array.shape[1:], task, one_mask_a_class)
         mask_hash = pixel_hash(labels)
@@ -117,7 +117,9 @@ def pack_case(folder: Path, case: Case, preparation: Preparation, task: Any, see
         positions = class_positions(mask, range(1, len(task.classes) + 1), generator(seed, "positions", folder.name))
         foreground = (mask > 0) & (mask != IGNORE)
     elif task.kind == "detect":
-        mask = marked(case, image, task.within)
+        field = search_field(image.array[0], image.geometry.spacing_zyx, task.within)
+        notes += [] if field.sound else [NOT_FOUND]
+        mask = marked(case, field.mask, image.geometry)
         rng = generator(seed, "positions", folder.name)
         positions = np.concatenate([class_positions(mask, [0], rng),
                                     finding_positions(case, mask, image.geometry, rng)])
@@ -138,23 +140,22 @@ def pack_case(folder: Path, case: Case, preparation: Preparation, task: Any, see
             voxels=() if mask is None else tuple(int((mask == k).sum()) for k in range(1, len(task.names) + 1)),
             classes=classes, unknown=unknown, findings=case.findings,
             bytes=tuple((path.relative_to(temporary).as_posix(), path.stat().st_size) for path in files),
-            remarks=tuple(str(note) for note in [original.meta.get("notes")] if note), source=source)
+            remarks=tuple(str(note) for note in notes if note), source=source)
         write_record(temporary, record)
     return record
 
 
-def marked(case: Case, image: Image, within: Literal["lungs", "body", "image"]) -> np.ndarray:
-    """The findings of a case as balls on the image's grid, uint8: 1; 255 where they do not count; 254 where none is
-    looked for.
+def marked(case: Case, field: np.ndarray, geometry: Geometry) -> np.ndarray:
+    """The findings of a case as balls on a grid, uint8: 1; 255 where they do not count; 254 where none is looked for.
 
     Args:
         case: with findings.
-        image: prepared, HU.
-        within: see `images.lungs.search_field`.
+        field: `(Z, Y, X)` of booleans, where they are looked for.
+        geometry: of the grid.
     """
-    mask = np.where(search_field(image.array[0], image.geometry.spacing_zyx, within), 0, OUTSIDE).astype(np.uint8)
+    mask = np.where(field, 0, OUTSIDE).astype(np.uint8)
     for one in sorted(case.findings or (), key=lambda finding: finding.counts):  # what counts is drawn last
-        mask[_inside(mask, _ball(one, image.geometry))] = 1 if one.counts else IGNORE
+        mask[_inside(mask, _ball(one, geometry))] = 1 if one.counts else IGNORE
     return mask
 
 
