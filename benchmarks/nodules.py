@@ -22,7 +22,7 @@ import yaml
 from bars import print_machine
 
 RECIPE = Path(__file__).parents[1] / "recipes" / "nodules.yaml"
-CASES, JOBS, WORKERS, BUDGET, MEMORY_GB = 48, 24, 4, "4min", 0.85
+CASES, JOBS, WORKERS, BUDGET, MEMORY_GB = 48, 24, 4, "4min", 0.6
 
 
 def study_of(folder: Path) -> dict[str, Any]:

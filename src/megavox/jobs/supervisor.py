@@ -33,6 +33,7 @@ from megavox.jobs.told import how_it_ended
 
 LOOK_EVERY_S = 0.1
 WEIGH_EVERY_S = 0.5
+NICE = 5  # jobs give way to people and to what drives a search, however many there are
 KILL_AFTER_S = 30.0  # a command that was told to end is killed after that time
 
 
@@ -177,8 +178,9 @@ def _below(pid: int) -> list[psutil.Process]:
 
 
 def _begin(cores: set[int]) -> None:
-    """First thing in a job's process: it keeps to its cores, and does not outlive the supervisor."""
+    """First thing in a job's process: it keeps to its cores, gives way, and does not outlive the supervisor."""
     die_with_parent()
+    os.nice(NICE)
     os.sched_setaffinity(0, cores)
 
 

@@ -29,7 +29,7 @@ from megavox.search.driver import End, Sight
 from megavox.search.space import Setting
 from megavox.study import AUTO, show_study
 
-EVERY_S, MOST_EVERY_S = {"local": 0.5}, 10.0  # between two looks: batch systems do not like to be asked often
+EVERY_S, MOST_EVERY_S = {"local": 0.2}, 10.0  # between two looks: batch systems do not like to be asked often
 PATIENCE_S = 3600.0  # with a site that takes no jobs
 BY_SETTING = (State.TIME_LIMIT, State.MEMORY)
 Line = tuple[float, float, float]  # a validation: share of the training, objective, score by which weights are kept
