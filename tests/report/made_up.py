@@ -168,4 +168,4 @@ def detect_content(cases: int = 60) -> ReportContent:
         parts={part: {"cases": cases, "subjects": cases, "nodule": cases * 3 // 4}
                for part in ("train", "validation", "test")},
         curve=curve("partial_area", []), evaluation=evaluation, cases=views,
-        case_rows=detection_case_rows(rows), provenance=PROVENANCE)
+        case_rows=detection_case_rows(rows, 0.5), provenance=PROVENANCE)

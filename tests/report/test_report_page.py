@@ -91,7 +91,7 @@ def no_finding() -> ReportContent:
     return ReportContent(
         study_name="None", kind="detect", classes=["nodule"], evaluation=evaluation,
         headline=[Headline("Mean sensitivity", evaluation["headline"]["mean_sensitivity"])],
-        case_rows=detection_case_rows(rows))
+        case_rows=detection_case_rows(rows, 0.0))
 
 
 def nasty() -> ReportContent:
@@ -246,13 +246,13 @@ def test_worst_cases_come_first_and_undefined_ones_last() -> None:
     assert (rows[0]["score"], rows[0]["reference"], rows[0]["predicted"]) == (0.3, "b", "b")
 
 
-def test_findings_are_found_or_missed_at_one_false_positive_a_case() -> None:
+def test_findings_are_found_where_their_score_lies_above_that_of_calling() -> None:
     rows = detection_case_rows([
         {"case": "none", "subject": "s", "found": [], "diameters_mm": [], "false": [0.3]},
         {"case": "found", "subject": "s", "found": [0.9, 0.8], "diameters_mm": [4, -1], "false": [0.3, 0.1]},
         {"case": "missed", "subject": "s", "found": [None, 0.3, 0.4], "diameters_mm": [6, 9, 5], "false": []},
-        {"case": "false", "subject": "s", "found": [0.5], "diameters_mm": [5], "false": [0.9, 0.9, 0.8]}])
-    # Four cases allow four false positives; the next ones are equal at 0.3, so the threshold lies above them.
+        {"case": "false", "subject": "s", "found": [0.5], "diameters_mm": [5], "false": [0.9, 0.9, 0.8]}],
+        0.3)
     assert [(row["name"], row["score"], row["found_mm"], row["missed_mm"], row["false"]) for row in rows] == [
         ("missed", pytest.approx(1 / 3), [5.0], [6.0, 9.0], 0), ("false", 1.0, [5.0], [], 3),
         ("found", 1.0, [4.0, -1.0], [], 0), ("none", None, [], [], 0)]

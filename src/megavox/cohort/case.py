@@ -10,6 +10,7 @@ from pathlib import Path
 from megavox.core.errors import CohortError, ImageError
 from megavox.core.files import write_csv
 
+UNKNOWN_DIAMETER_MM = 10.0  # of a finding whose diameter is negative, as LUNA16 takes it
 Files = tuple[Path, ...]  # the file of one channel, or all files of one DICOM series
 
 

@@ -48,7 +48,7 @@ def main(folder: JobFolder, element: int | None) -> int:
     for path in (folder.stop(element), *(folder.rank(n, element) for n in range(request.ranks))):
         path.unlink(missing_ok=True)  # of an earlier attempt
     attempt = _attempts(folder, element) + 1
-    about = {"attempt": attempt, "began": began, "host": socket.gethostname()}
+    about = {"attempt": attempt, "began": began, "host": socket.gethostname(), "spent": _spent(folder, element)}
     write_json(folder.begun(element), about)
     killed, signals = ended_for_memory(), _Signals(folder, element, single=request.ranks == 1)
     try:
@@ -68,7 +68,8 @@ def main(folder: JobFolder, element: int | None) -> int:
             status = -signal.SIGTERM
     told_to_end = heard == {signal.SIGTERM}  # SIGUSR1 tells of a time limit that is near
     if status == TO_BE_CONTINUED or (told_to_end and status == -signal.SIGTERM):
-        write_json(folder.begun(element), {**about, "told_to_end": told_to_end})
+        spent = about["spent"] + time.time() - began
+        write_json(folder.begun(element), {**about, "told_to_end": told_to_end, "spent": spent})
         if not folder.cancel.exists() and _again(heard):
             return TO_BE_CONTINUED
     state = _state(status, heard, folder.cancel.exists(), ended_for_memory() > killed)
@@ -100,6 +101,11 @@ def _state(status: int, heard: Container[int], cancelled: bool, for_memory: bool
     if signal.SIGTERM in heard and status in (-signal.SIGTERM, TO_BE_CONTINUED):
         return State.CANCELLED
     return State.MEMORY if status == -signal.SIGKILL and for_memory else State.FAILED
+
+
+def _spent(folder: JobFolder, element: int | None) -> float:
+    """Seconds that earlier attempts took, as far as they could say so."""
+    return float(read_json(folder.begun(element)).get("spent", 0.0)) if folder.begun(element).exists() else 0.0
 
 
 def _attempts(folder: JobFolder, element: int | None) -> int:

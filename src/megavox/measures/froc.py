@@ -15,9 +15,10 @@ from typing import Any
 
 import numpy as np
 
+from megavox.cohort.case import UNKNOWN_DIAMETER_MM
+
 RATES = (0.125, 0.25, 0.5, 1.0, 2.0, 4.0, 8.0)  # false positives a case, of LUNA16's mean sensitivity
 MOST_FALSE = 5.0  # false positives a case, up to which the area is taken
-UNKNOWN_DIAMETER_MM = 10.0  # where it is given as negative
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,7 @@ from megavox.images.geometry import Geometry
 from megavox.images.image import Image
 from megavox.images.reorient import to_lps
 from megavox.inference.agreement import Agreement
-from megavox.inference.recipe import Recipe
+from megavox.inference.recipe import Recipe, called_above
 from megavox.pipeline.predict import weights_hash
 from megavox.pipeline.project import Project
 from megavox.report.content import (
@@ -84,7 +84,7 @@ def content_of(project: Project) -> ReportContent:
     if kind == "segment":
         case_rows = segmentation_case_rows(evaluation["rows"])
     elif kind == "detect":
-        case_rows = detection_case_rows(evaluation["rows"])
+        case_rows = detection_case_rows(evaluation["rows"], called_above(recipe))
     else:
         case_rows = classification_case_rows([_known(row) for row in evaluation["rows"]], study.task.names,
                                              study.task.multilabel,  # type: ignore[union-attr]
@@ -124,8 +124,8 @@ def _notes(evaluation: dict[str, Any]) -> list[str]:
         notes.append("Predicted in the faster, inexact setting that the study asks for (inference.fast): "
                      f"{Agreement(**agreed['agreement']).sentence()}.")
     if "threshold" in calibration:
-        notes.append(f"Candidates are called from a score of {calibration['threshold']:.3f} on, at which the "
-                     "validation cases have one false positive a case.")
+        notes.append(f"Candidates are called above a score of {calibration['threshold']:.3f}, where the validation "
+                     "cases have one false positive a case.")
     elif calibration:
         thresholds = ", ".join(f"{value:.3f}" for value in calibration["thresholds"])
         text = f"Probabilities are rescaled by the temperature {calibration['temperature']:.3f}"

@@ -49,10 +49,11 @@ def _moment(time: datetime | None) -> float | None:
 
 
 def _seconds(job: JobFolder) -> float:
-    """How long an attempt has worked; 0 where it has not ended."""
+    """How long a job has worked, however often the site started it again; 0 where it has not ended."""
     try:
-        began, verdict = read_json(job.begun())["began"], job.verdict()
-        return max(0.0, float(read_json(verdict).get("ended", verdict.stat().st_mtime)) - began)
+        begun, verdict = read_json(job.begun()), job.verdict()
+        ended = float(read_json(verdict).get("ended", verdict.stat().st_mtime))
+        return float(begun.get("spent", 0.0) + max(0.0, ended - begun["began"]))
     except (WorkspaceError, OSError):
         return 0.0
 

@@ -92,6 +92,8 @@ def search_of(project: Project, site: str, asked: Asked = Asked()) -> Search:
     most_gb = trials.asked.memory_gb if planned.training.device == "cpu" and section.knowledge.memory else None
     sampler = sampler_of(section, space, project.study.seed, _fits(project, trials.asked, most_gb))
     about = {"objective": objective, "split": project.split_hash(), **training_settings(project.study)}
+    if section.storage:  # where searches of other workspaces may have the same name
+        about["workspace"] = str(project.workspace.root.absolute())
     storage = open_storage(section.storage or folder.ledger)
     ledger = Ledger(storage, space, sampler, section.goal, project.run_name, about)
     return Search(project, section, objective, setting_of_study(space, planned), ledger, trials)

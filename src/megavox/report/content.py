@@ -14,9 +14,7 @@ from typing import Any, Literal
 import numpy as np
 
 from megavox.measures.classification import decisions
-from megavox.measures.froc import Marks, border_at
-
-FALSE_PER_CASE = 1.0  # at which a finding of a detection is called found or missed
+from megavox.measures.froc import Marks
 
 
 @dataclass(frozen=True)
@@ -158,10 +156,11 @@ def classification_case_rows(rows: Sequence[Mapping[str, Any]], classes: Sequenc
     return _worst_first(found)
 
 
-def detection_case_rows(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """One row for each case from its scores, at the lowest threshold with at most `FALSE_PER_CASE` over all of them.
+def detection_case_rows(rows: Sequence[Mapping[str, Any]], called_above: float) -> list[dict[str, Any]]:
+    """One row for each case from its scores.
 
     Args:
+        called_above: score above which a candidate is called.
         rows: `subject`, `case` and the fields of `Marks`, as arrays or as lists with None for NaN.
 
     Returns:
@@ -169,16 +168,14 @@ def detection_case_rows(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any
         `missed_mm` (diameters of its findings, negative where unknown) and `false` (number of false positives).
         The case with the most missed findings comes first, of equal ones that with the most false positives.
     """
-    if not rows:
-        return []
-    cases = [Marks.of(row) for row in rows]
-    border, found = border_at(cases, FALSE_PER_CASE), []
-    for row, case in zip(rows, cases, strict=True):
-        here = case.found > border  # not where it is NaN
+    found = []
+    for row in rows:
+        case = Marks.of(row)
+        here = case.found > called_above  # not where it is NaN
         found.append({"name": str(row["case"]), "subject": str(row["subject"]),
                       "score": float(here.mean()) if len(here) else None,
                       "found_mm": case.diameters_mm[here].tolist(), "missed_mm": case.diameters_mm[~here].tolist(),
-                      "false": int((case.false > border).sum())})
+                      "false": int((case.false > called_above).sum())})
     return sorted(found, key=lambda row: (-len(row["missed_mm"]), -row["false"], row["name"]))
 
 

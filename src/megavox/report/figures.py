@@ -13,7 +13,7 @@ from typing import Any
 from megavox.report.canvas import colour
 from megavox.report.classification_charts import MOST_PANELS as MOST_CURVES
 from megavox.report.classification_charts import confusion_matrix, reliability, roc_curves
-from megavox.report.content import FALSE_PER_CASE, CaseView, ReportContent
+from megavox.report.content import CaseView, ReportContent
 from megavox.report.detection_charts import findings_by_diameter, froc_curves
 from megavox.report.overlays import case_overlay, classes_drawn
 from megavox.report.segmentation_charts import MOST_DOTS, MOST_PANELS, dice_distribution, volume_agreement
@@ -144,8 +144,8 @@ def _detection(content: ReportContent) -> list[Drawing]:
                    "curve from 0 to 5 false positives per case, over 5, with its 95 % interval.",
                    f"FROC curves over {over}, with the area under each curve in the legend."),
         Drawing.of("diameters.svg", findings_by_diameter(content.case_rows), "Findings by diameter",
-                   f"Findings found and missed, at the lowest threshold with at most {FALSE_PER_CASE:g} false positive "
-                   f"per case over these test cases.{left_out}",
+                   "Findings found and missed, at the score above which candidates are called, which was chosen on the "
+                   f"validation cases.{left_out}",
                    f"Histogram of the diameters of {over}, found ones and missed ones."),
     ]
 

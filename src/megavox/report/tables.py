@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from megavox.report.content import FALSE_PER_CASE, ReportContent
+from megavox.report.content import ReportContent
 from megavox.report.wording import cell, count, heading, is_number, number, plural, shown, unit_of
 
 MOST_ROWS = 5000  # of a table on the page; the whole of it is in its CSV file
@@ -149,7 +149,7 @@ def _detection_cases(rows: Sequence[Mapping[str, Any]], classes: Sequence[str]) 
     columns = [("findings", True), ("found", True), ("false positives", True), ("largest missed (mm)", True)]
     return columns, [[_count(len(row["found_mm"]) + len(row["missed_mm"])), _count(len(row["found_mm"])),
                       _count(row["false"]), _largest(row["missed_mm"])] for row in rows], \
-        [f"At the lowest threshold with at most {FALSE_PER_CASE:g} false positive per case over these test cases."]
+        ["At the score above which candidates are called, which was chosen on the validation cases."]
 
 
 def measure_table(rows: Sequence[Mapping[str, Any]]) -> Table | None:

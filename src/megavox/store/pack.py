@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from megavox.cohort.case import Case, Finding
+from megavox.cohort.case import UNKNOWN_DIAMETER_MM, Case, Finding
 from megavox.cohort.drawn import drawn
 from megavox.core.errors import LabelError
 from megavox.core.files import whole_folder, write_array
@@ -27,7 +27,6 @@ from megavox.store.layout import IGNORE, OUTSIDE, POSITIONS, Record, shard_files
 
 LEAST_ACROSS = 3  # voxels of a finding, in the mask: of less a network learns nothing
 EACH_FINDING = 200  # voxels kept for sampling, with repetitions
-UNKNOWN_DIAMETER_MM = 10.0  # as LUNA16 takes it
 MOST_POSITIONS = 10_000  # voxels kept for sampling, a class
 
 
