@@ -21,6 +21,7 @@ from collections.abc import Container, Sequence
 from contextlib import suppress
 from pathlib import Path
 from types import FrameType
+from typing import Any
 
 from megavox.core.files import read_json, write_json
 from megavox.core.processes import die_with_parent
@@ -48,7 +49,8 @@ def main(folder: JobFolder, element: int | None) -> int:
     for path in (folder.stop(element), *(folder.rank(n, element) for n in range(request.ranks))):
         path.unlink(missing_ok=True)  # of an earlier attempt
     attempt = _attempts(folder, element) + 1
-    about = {"attempt": attempt, "began": began, "host": socket.gethostname(), "spent": _spent(folder, element)}
+    about: dict[str, Any] = {"attempt": attempt, "began": began, "host": socket.gethostname(),
+                             "spent": _spent(folder, element)}
     write_json(folder.begun(element), about)
     killed, signals = ended_for_memory(), _Signals(folder, element, single=request.ranks == 1)
     try:

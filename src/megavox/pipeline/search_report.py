@@ -53,7 +53,8 @@ def _seconds(job: JobFolder) -> float:
     try:
         begun, verdict = read_json(job.begun()), job.verdict()
         ended = float(read_json(verdict).get("ended", verdict.stat().st_mtime))
-        return float(begun.get("spent", 0.0) + max(0.0, ended - begun["began"]))
+        latest = 0.0 if "told_to_end" in begun else max(0.0, ended - begun["began"])  # else it is counted already
+        return float(begun.get("spent", 0.0) + latest)
     except (WorkspaceError, OSError):
         return 0.0
 
