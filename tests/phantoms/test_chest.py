@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from megavox.inference.candidates import candidates
 from scipy.ndimage import gaussian_filter, label
 
 from megavox.core.files import file_hash, read_csv
@@ -18,6 +17,7 @@ from megavox.phantoms import Chest, chest, write_detect_cohort
 from megavox.phantoms.bodies import body, coverage
 from megavox.phantoms.lumps import EXCLUDED, KINDS
 from megavox.phantoms.vessels import filled, straight, tree
+from megavox.tasks.candidates import candidates
 
 COARSE = (5.0, 6.0)
 
