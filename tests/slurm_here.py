@@ -1,9 +1,9 @@
 """A real Slurm of two nodes on this machine, for tests: Debian's packages, brought up by root, without systemd.
 
-One cluster for a process of pytest; numbers of jobs differ between clusters, since ranks meet at ports that follow from
-them. Its daemons are children that die with it, in a folder of their own, listening
-on this machine alone. A node claims four cores and two GPUs that are none, so jobs wait for each other as on a
-cluster.
+One cluster for a process of pytest. Numbers of jobs differ between clusters, since ranks meet at ports that follow from
+them, 20001 to 29999; a cluster's own lie above these. Its daemons are children that die with it, in a folder of their
+own, listening on this machine alone. A node claims four cores and two GPUs that are none, so jobs wait for each other
+as on a cluster.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ DefMemPerCPU=512
 GresTypes=gpu
 SchedulerParameters=sched_interval=2,bf_interval=2,batch_sched_delay=0,sched_min_interval=200000,requeue_delay=1
 MinJobAge={remembers}
-FirstJobId={port}
+FirstJobId={number}
 KillWait=3
 MaxArraySize=60001
 JobRequeue=1
@@ -166,7 +166,8 @@ class Cluster:
             for number, node in enumerate(NODES))
         accounting = accounting_here.configured(self._folder, self._accounting_port)
         self._configuration.write_text(CONFIGURATION.format(
-            host=host, port=first, folder=self._folder, nodes=nodes, accounting=accounting, remembers=remembers))
+            host=host, port=first, number=1 + first // 10 * 487 % 9000, folder=self._folder, nodes=nodes,
+            accounting=accounting, remembers=remembers))
 
     def _name_hosts(self) -> None:
         host = socket.gethostname()
@@ -208,7 +209,7 @@ class Cluster:
 
 def _free_ports(count: int) -> int:
     """The first of so many ports beside each other that nobody listens on."""
-    for first in range(21000 + os.getpid() % 997 * 10, 32000, 10):
+    for first in range(30000 + os.getpid() % 97 * 10, 32000, 10):
         with_all = [socket.socket() for _ in range(count)]
         try:
             for number, one in enumerate(with_all):
