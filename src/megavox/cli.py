@@ -28,7 +28,6 @@ app = typer.Typer(add_completion=False, no_args_is_help=True, rich_markup_mode=N
 study_app = typer.Typer(no_args_is_help=True, help="Look at a study file.")
 app.add_typer(study_app, name="study")
 app.add_typer(jobs_app, name="jobs")
-app.command()(tune)
 
 MOST_TOLD = 10  # of what would be set aside
 
@@ -94,6 +93,9 @@ def train(study: StudyFile, workspace: WorkspaceOption = None, change: SetOption
         return
     refuse_ask(ask)
     tell("train", stage(project), project)
+
+
+app.command()(tune)
 
 
 @app.command()
