@@ -70,6 +70,8 @@ def final(site: Site, *jobs: JobFolder) -> list[list[Status]]:
 
 def _patient(site: Site, begin: float) -> Site:
     class Patient:
+        every_s = site.every_s
+
         def poll(self, jobs: list[JobFolder]) -> object:
             assert time.monotonic() - begin < LONG_S, f"not ended: {site.poll(jobs)}"
             return site.poll(jobs)

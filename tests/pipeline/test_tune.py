@@ -98,6 +98,8 @@ def test_a_search_tells_what_it_found_and_its_best_setting_can_be_trained(made: 
     assert run([sys.executable, "-m", "megavox", *evaluated.split()]).returncode == 0
     again = run(command(project))
     assert again.returncode == 0 and len(trials_of(project)) == 5, again.stderr
+    asked = search.ledger.study.user_attrs["asked"]
+    assert asked["cases"] == project.split_hash() and asked["study"]["split"]["test"] == 0.25
     for change, told in (("search.objective=loss", "objective was dice and is loss"),
                          ("training.steps=7", "steps was 6 and is 7"), ("search.workers=2", "")):
         other = run(command(project, "--set", change))

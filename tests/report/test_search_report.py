@@ -23,11 +23,11 @@ from test_report_page import NASTY, Page
 from megavox.core.randomness import generator
 from megavox.report.search_charts import importance_bars, learning_curves, limits, progress
 from megavox.report.search_content import ParameterRow, SearchContent, TrialRow
-from megavox.report.search_importance import importance
 from megavox.report.search_page import write_search_report
 from megavox.report.search_setting_charts import parallel_coordinates, parameter_slice, short
 from megavox.report.search_tables import failure_table, in_order
 from megavox.report.wording import TIMES
+from megavox.search.importance import importance
 
 RATE = ParameterRow("rate", "number", log=True)
 

@@ -42,6 +42,8 @@ class Local:
         section: what jobs may take.
     """
 
+    every_s = 0.2
+
     def __init__(self, section: LocalSection) -> None:
         self._cpus, self._gpus = section.cpus or cores(), section.gpus
         place = section.place or Path.home() / ".cache" / "megavox" / "slots" / socket.gethostname()

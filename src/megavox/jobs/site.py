@@ -19,7 +19,13 @@ POLL_S = 2.0
 
 
 class Site(Protocol):
-    """A machine, or a cluster with a batch queue."""
+    """A machine, or a cluster with a batch queue.
+
+    Attributes:
+        every_s: how often it may be asked for hours on end.
+    """
+
+    every_s: float
 
     def submit(self, job: JobFolder) -> None:
         """Hand a job over. Once is enough: a second call finds the job, even if the first was cut off midway.

@@ -67,6 +67,8 @@ class Slurm:
         section: what the site's jobs have in common.
     """
 
+    every_s = 10.0  # each time its controller is asked
+
     def __init__(self, section: SlurmSection) -> None:
         self._section = section
         self._missing: dict[Key, float] = {}  # since when nothing knows a job

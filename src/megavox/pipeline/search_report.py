@@ -15,10 +15,10 @@ from megavox.jobs.job import JobFolder
 from megavox.pipeline.project import study_hash
 from megavox.pipeline.tune import Search
 from megavox.report.search_content import ParameterRow, SearchContent, TrialRow
-from megavox.report.search_importance import importance
 from megavox.report.search_page import write_search_report
 from megavox.search.described import with_setting
 from megavox.search.driver import attempt_of
+from megavox.search.importance import importance
 from megavox.search.ledger import TOLD
 from megavox.search.sampler import CAUSE, WHOLE
 from megavox.search.space import Number

@@ -29,7 +29,6 @@ from megavox.search.driver import End, Sight
 from megavox.search.space import Setting
 from megavox.study import AUTO, show_study
 
-EVERY_S, MOST_EVERY_S = {"local": 0.2}, 10.0  # between two looks: batch systems do not like to be asked often
 PATIENCE_S = 3600.0  # with a site that takes no jobs
 BY_SETTING = (State.TIME_LIMIT, State.MEMORY)
 Line = tuple[float, float, float]  # a validation: share of the training, objective, score by which weights are kept
@@ -54,7 +53,7 @@ class Trials:
         self._project, self._objective, self._headline = project, objective, headline
         self.asked = settings.asked("train", asked)
         self._about: dict[str, Any] = {"name": site, "settings": settings.model_dump(mode="json", exclude_unset=True)}
-        self.every_s = EVERY_S.get(self._about["settings"]["kind"], MOST_EVERY_S)
+        self.every_s = open_site(self._about["settings"]).every_s
         self._refused: float | None = None  # since when the site takes no jobs
         self._to_cancel: set[JobFolder] = set()
         self._lines: dict[int, tuple[int, list[Line]]] = {}

@@ -4,15 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from megavox.batches.loader import refuse_uneven
-from megavox.cohort.survey import Fingerprint
 from megavox.core.claims import Claims
-from megavox.core.errors import MachineError, StudyError, TrainingError, WorkspaceError
+from megavox.core.errors import MachineError, StudyError, WorkspaceError
 from megavox.core.files import make_folder
 from megavox.core.progress import say
 from megavox.core.provenance import cores
@@ -20,10 +17,8 @@ from megavox.core.workspace import SearchFolder
 from megavox.jobs.local import LocalSection
 from megavox.jobs.registry import read_site
 from megavox.jobs.section import Asked
-from megavox.memory.estimate import Kept, kept, training_gb
-from megavox.memory.machine import main_memory_gb, this_machine
-from megavox.memory.rules import apply, derive
-from megavox.models.registry import build_model
+from megavox.memory.machine import main_memory_gb
+from megavox.pipeline.feasible import can_be_trained
 from megavox.pipeline.plan import derived_plan
 from megavox.pipeline.project import Project, packing_settings, training_settings
 from megavox.pipeline.trials import Trials
@@ -35,7 +30,7 @@ from megavox.search.space import Setting, Space
 from megavox.search.storage import answering, open_storage
 from megavox.study import Study
 from megavox.study.search import SearchSection
-from megavox.tasks.registry import Task, build_task
+from megavox.tasks.registry import build_task
 
 LOOPBACK = "127.0.0.1"
 
@@ -90,8 +85,8 @@ def search_of(project: Project, site: str, asked: Asked = Asked()) -> Search:
     make_folder(folder.root, "Choose another --workspace")
     trials = Trials(project, site, _share(project, section, site, asked), objective, headline)
     most_gb = trials.asked.memory_gb if planned.training.device == "cpu" and section.knowledge.memory else None
-    sampler = sampler_of(section, space, project.study.seed, _fits(project, trials.asked, most_gb))
-    about = {"objective": objective, "split": project.split_hash(), **training_settings(project.study)}
+    sampler = sampler_of(section, space, project.study.seed, can_be_trained(project, trials.asked, most_gb))
+    about = {"objective": objective, "cases": project.split_hash(), "study": training_settings(project.study)}
     if section.storage:  # where searches of other workspaces may have the same name
         about["workspace"] = str(project.workspace.root.absolute())
     storage = open_storage(section.storage or folder.ledger)
@@ -141,59 +136,6 @@ def _share(project: Project, section: SearchSection, site: str, asked: Asked) ->
         together = max(1, min(section.workers, all_cores // (share["cpus"] * wishes.ranks)))
         share["memory_gb"] = math.floor(100 * main_memory_gb() / together) / 100
     return Asked.model_validate({**asked.model_dump(exclude_unset=True), **share})
-
-
-def _fits(project: Project, asked: Asked, most_gb: float | None) -> Callable[[Setting], bool]:
-    """Tells whether a setting makes a training that can be, and has enough memory, as far as both can be told.
-
-    What a site's GPUs have is not known here: a trial that needs more fails there, and teaches.
-
-    Args:
-        project: packed.
-        asked: what a trial's job asks for.
-        most_gb: main memory of a node; None where that is not what limits a training.
-    """
-    facts, machine = Fingerprint.from_dict(project.packing()["fingerprint"]), this_machine()
-    task, channels = build_task(project.study.task, []), int(project.packing()["preparation"]["channels"])
-    each_gb = math.inf if most_gb is None else most_gb * asked.nodes / asked.ranks
-    counted: dict[str, Kept | None] = {}
-
-    def fits(setting: Setting) -> bool:
-        try:
-            study = with_setting(project.study, setting)
-            study = apply(study, derive(study, facts, machine))
-            batch, accumulate = int(study.batches.size), study.training.accumulate
-            if study.training.scale == 1:
-                refuse_uneven(batch, asked.ranks, accumulate)
-            key = f"{study.model.model_dump_json()} {study.batches.patch}"
-            if key not in counted:
-                counted[key] = _counted(study, task, channels)
-        except (StudyError, TrainingError):  # these values do not go together
-            return False
-        step = counted[key]
-        return step is None or training_gb(step, batch // asked.ranks // accumulate, study.training) <= each_gb
-
-    return fits
-
-
-def _counted(study: Study, task: Task, channels: int) -> Kept | None:
-    """What a step keeps; None where it cannot be told without making one.
-
-    Raises:
-        StudyError: there is no such network.
-    """
-    patch, model = [int(side) for side in study.batches.patch], study.model
-    if getattr(model, "weights", None) is not None:
-        model = model.model_copy(update={"weights": None})
-    with suppress(Exception):  # of a network that looks at its numbers, too
-        return kept(model, task, patch, channels)
-    try:
-        build_model(model, spatial_dims=len(patch), in_channels=channels, out_channels=task.outputs, patch=patch)
-    except StudyError:
-        raise
-    except Exception as error:
-        say(f"note: of such a network the memory cannot be told ({type(error).__name__})")
-    return None
 
 
 def serve(search: Search, port: int) -> None:

@@ -86,7 +86,7 @@ class SearchContent:
         parameters: in the study's order.
         defaults: value of each parameter in the study as it was given.
         default_value: value of the objective with the defaults; None where that was not tried.
-        importance: parameter -> share, from `search_importance.importance`; {} where it cannot be told yet.
+        importance: parameter -> share, from `search.importance`; {} where it cannot be told yet.
         best_study: text of a study file with the best setting, or "".
         provenance: `core.provenance.provenance`.
     """
