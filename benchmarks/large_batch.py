@@ -2,11 +2,12 @@
 
     make bench-scaling
 
-Hippocampus (the folder in the variable HIPPOCAMPUS, in the Decathlon layout; phantom organs where it is not given) at
-2.5 mm, a small U-Net, batches of 2 on 1 and on 64 ranks. Ranks are emulated by micro-batches, which is the same
-arithmetic for this study: Dice of each sample and norms within samples (`tests/faults/test_ranks.py` shows it with
-real ranks). Every run sees the same number of samples; they differ in seed, which is that of weights and samples. Dice
-is the mean over the test cases. Intervals are 95 %, by a bootstrap over seeds.
+Hippocampus (the folder in the variable HIPPOCAMPUS, or ../shared/data/hippocampus_msd beside this checkout, in the
+Decathlon layout; phantom organs where neither is there) at 2.5 mm, a small U-Net, batches of 2 on 1 and on 64 ranks.
+Ranks are emulated by micro-batches, which is the same arithmetic for this study: Dice of each sample and norms within
+samples (`tests/faults/test_ranks.py` shows it with real ranks). Every run sees the same number of samples; they differ
+in seed, which is that of weights and samples. Dice is the mean over the test cases. Intervals are 95 %, by a bootstrap
+over seeds.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ import numpy as np
 
 from bars import print_machine, report
 
+BESIDE = Path(__file__).resolve().parents[2] / "shared" / "data" / "hippocampus_msd"
 FACTORS, ALL_FACTORS, SEEDS = (1, 64), (1, 8, 16, 32, 64), 5
 KEPT = 0.98  # of the Dice of one rank, at the largest batch
 SAMPLES = 24_576
@@ -52,7 +54,8 @@ def prepare(folder: Path) -> None:
     from megavox.pipeline.project import Project
     from megavox.study import load_study
 
-    images = os.environ.get("HIPPOCAMPUS")
+    images = os.environ.get("HIPPOCAMPUS") or (str(BESIDE) if BESIDE.is_dir() else None)
+    print(f"images: {images or 'phantoms'}")
     if images is None:
         write_segment_cohort(folder / "images", 100, seed=0)
     study = {**STUDY, **(HIPPOCAMPUS if images else PHANTOMS)}

@@ -3,7 +3,8 @@
     make bench-search
 
 M trials run at any time; whoever ends is followed by a new proposal, made from what the storage has then. Trials take
-as long as their settings make them, fail by their settings' fault, are measured with noise, and tell scores on the way.
+as long as their settings make them, fail by their settings' fault or the machine's, are measured with noise, and tell
+scores on the way. What the machine lost is sent once more, but by methods that do not tell the two apart.
 All methods are samplers of Optuna. Regret is the true value of the best-measured setting, less the smallest there is;
 medians over seeds, with 95 % intervals by a bootstrap over them.
 """
@@ -18,7 +19,7 @@ import time
 import warnings
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -26,7 +27,7 @@ import optuna
 
 from bars import print_machine, report
 from megavox.search.sampler import CAUSE, SETTING_AT_FAULT, WHOLE, AsynchronousSampler, Knowledge, suggest
-from search_problems import PROBLEMS, Outcome, Problem
+from search_problems import LOST, PROBLEMS, Outcome, Problem
 
 JOBS, SEEDS, FIRST_SEED = 80, 40, 1000
 VALIDATIONS = 10  # scores on the way
@@ -46,12 +47,17 @@ METHODS: dict[str, Method] = {
     "random": lambda _, seed: optuna.samplers.RandomSampler(seed=seed),
     "TPE": lambda _, seed: optuna.samplers.TPESampler(seed=seed, constant_liar=True),
     "poster's": ours(running=False, previews=False, failures="worst", fits=None),
-    "pending ignored": ours(running=False, previews=False, fits=None),
+    "pending ignored": ours(running=False, previews=False),
+    "ours, failures not told apart": ours(failures="worst"),
     "ours, failures are worst": ours(failures="worst"),
     "ours, no memory estimate": ours(fits=None),
+    "neither, failures worst": ours(fits=None, failures="worst"),
     "ours, no previews": ours(previews=False),
     "ours, running only": ours(previews=False, fits=None),
     "ours": ours()}
+
+
+NOT_TOLD_APART = ("poster's", "ours, failures not told apart")  # every one is the setting's
 
 
 @dataclass(frozen=True)
@@ -82,6 +88,13 @@ class Running:
     setting: dict[str, Any] = field(compare=False)
     outcome: Outcome = field(compare=False)
     told: int = field(default=0, compare=False)  # scores
+    attempt: int = field(default=0, compare=False)
+
+    def sent_again(self, problem: Problem, seed: int) -> Running:
+        """The trial from its beginning, after the machine has lost it."""
+        attempt = self.attempt + 1
+        outcome = problem.run(self.setting, np.random.default_rng([seed, self.number, attempt]))
+        return replace(self, began=self.end, end=self.end + outcome.hours, outcome=outcome, attempt=attempt)
 
     def tell_scores(self, now: float, problem: Problem, seed: int) -> None:
         """Report the scores that it has by now."""
@@ -105,6 +118,8 @@ def search(name: str, method: str, workers: int, seed: int, jobs: int = JOBS) ->
     for launched in [*range(jobs), *[None] * workers]:
         if launched is None or len(running) == workers:
             one = heapq.heappop(running)
+            while one.outcome.cause == LOST and method not in NOT_TOLD_APART:
+                one = heapq.heappushpop(running, one.sent_again(problem, seed))
             now = one.end
             if one.outcome.value is None:
                 failed += 1
@@ -205,7 +220,8 @@ def print_line(line: tuple[str, str, int], runs: list[Run]) -> None:
     """One line of the table."""
     problem, method, workers = line
     regret = np.array([run.regret for run in runs])
-    half = np.array([run.regret[np.searchsorted(run.hours, run.hours[-1] / 2)] for run in runs])
+    ended = [np.searchsorted(run.hours, run.hours[-1] / 2, side="right") for run in runs]  # jobs, by half time
+    half = [run.regret[max(0, count - 1)] for run, count in zip(runs, ended, strict=True)]
     low, high = interval(regret[:, -1])
     print(f"{problem:<9} {method:<25} {workers:>2}   " + "  ".join(f"{np.median(regret[:, jobs - 1]):.4f}"
           for jobs in (20, 40, 80)) + f" ({low:.4f} to {high:.4f})   {np.median(half):.4f}                "

@@ -1,8 +1,6 @@
 """`python -m megavox`, which torchrun needs."""
 
-import sys
-
-from megavox.cli import main
+from megavox.cli import run
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run()

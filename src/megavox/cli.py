@@ -13,7 +13,7 @@ import tempfile
 import traceback
 from datetime import datetime
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, NoReturn
 
 import typer
 
@@ -21,6 +21,7 @@ from megavox.cli_jobs import AskOption, SiteOption, check_site, jobs_app, refuse
 from megavox.cli_options import RunOption, SetOption, StudyFile, WorkspaceOption, project_of
 from megavox.cli_tell import say_table, tell
 from megavox.cli_tune import tune
+from megavox.core.processes import leave
 from megavox.core.progress import say
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, rich_markup_mode=None, pretty_exceptions_enable=False,
@@ -287,6 +288,11 @@ def main(arguments: list[str] | None = None) -> int:
         return 2
     except Exception as error:
         return _other_end(error)
+
+
+def run() -> NoReturn:
+    """Run the command line of this process and end it."""
+    leave(main())
 
 
 # ClickException, of click or of the copy of it in newer Typers: the public name is that of a grandchild.

@@ -140,8 +140,15 @@ def test_nothing_to_work_on_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(CohortError, match=r"names none of the 1 images.*a\.mhd.*scan1"):
         catalogued(tmp_path)
     (tmp_path / "annotations.csv").write_text("seriesuid,coordX,coordY,coordZ\na,1,2,3\n")
-    with pytest.raises(CohortError, match=r"cohort\.annotations: there is no column 'diameter_mm'"):
-        catalogued(tmp_path)
+    for attempt in (catalogued, recognise_folder):
+        with pytest.raises(CohortError, match=r"cohort\.annotations: there is no column 'diameter_mm'"):
+            attempt(tmp_path)
+    (tmp_path / "annotations.csv").write_text("")
+    with pytest.raises(CohortError, match="there is no column 'seriesuid'"):
+        recognise_folder(tmp_path)
+    (tmp_path / "annotations.csv").write_text("file,label\n")
+    with pytest.raises(CohortError, match="no known layout"):
+        recognise_folder(tmp_path)
 
 
 def test_a_missing_excluded_table_is_written_out_by_the_guess(tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 
 from megavox.core.files import write_array
+from megavox.core.processes import leave
 from megavox.pipeline.plan import derived_plan
 from megavox.pipeline.project import Project
 from megavox.pipeline.workshop import Workshop
@@ -54,3 +55,4 @@ if __name__ == "__main__":
     with ranks("cpu") as here:
         for study, output in zip(pairs[::2], pairs[1::2], strict=True):
             learn(Project.at(load_study(study), workspace), output, here)
+    leave(0)

@@ -21,6 +21,7 @@ import torch
 from torch import nn
 
 from megavox.batches.samples import Sample, Samples
+from megavox.core.processes import leave
 from megavox.core.signals import Stop
 from megavox.pipeline.plan import derived_plan
 from megavox.pipeline.project import Project
@@ -94,3 +95,4 @@ def record(project: Project, folder: Path, patience_s: float | None = None) -> N
 if __name__ == "__main__":
     study, workspace, run, output, *patience = sys.argv[1:]
     record(Project.at(load_study(Path(study)), Path(workspace), run), Path(output), *map(float, patience))
+    leave(0)

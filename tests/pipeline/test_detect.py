@@ -12,9 +12,10 @@ import yaml
 
 from megavox.cli import main
 from megavox.cohort.case import Case, Finding
-from megavox.core.errors import StudyError, WorkspaceError
+from megavox.core.errors import CohortError, StudyError, WorkspaceError
 from megavox.core.files import read_csv, read_json, write_csv, write_json
 from megavox.core.randomness import generator
+from megavox.core.signals import Stop, Stopped
 from megavox.images.balls import ball
 from megavox.images.formats import read_image
 from megavox.images.geometry import Geometry
@@ -22,6 +23,7 @@ from megavox.images.nifti import write_nifti
 from megavox.pipeline.mine import mine
 from megavox.pipeline.pack import pack
 from megavox.pipeline.project import Project
+from megavox.pipeline.train import train
 from megavox.pipeline.workshop import Workshop
 from megavox.store.layout import IGNORE, OUTSIDE
 from megavox.store.pack import EACH_FINDING, finding_positions, marked
@@ -139,15 +141,22 @@ def test_what_was_learnt_is_found_in_mm_and_scored(study: Path) -> None:
 def test_a_second_run_learns_from_false_positives_of_the_first(study: Path) -> None:
     with pytest.raises(WorkspaceError, match="false positives are not known"):
         Workshop(second := project_of(study, "batches.hard.run=cubes", run="second"), second.study).samples()
-    found = mine(project_of(study))
-    assert found.cases == 5 and found.path.exists()
+    first = project_of(study)
+    with pytest.MonkeyPatch.context() as patched, pytest.raises(Stopped, match="the same command goes on"):
+        patched.setattr(Stop, "asked", True)
+        mine(first)
+    assert len(list(first.run.hard.glob("[!w]*.json"))) == 1 and not first.run.mined.exists()
+    begun = next(first.run.hard.glob("[!w]*.json")).stat()
+    found = mine(first)
+    assert found.cases == 5 and first.run.mined.exists()
+    assert begun.st_ino in {path.stat().st_ino for path in found.path.glob("*.json")}, "what was found stays"
     project = project_of(study, "batches.hard.run=cubes", "batches.hard.share=1", "batches.foreground=0", run="second")
-    mined = read_json(found.path)
-    write_json(found.path, {**mined, "places": {key: [[0, 20, 3, 3]] for key in mined["places"]}})
+    for entry in Workshop(project, project.study).part("train"):
+        write_json(found.path / f"{entry.key}.json", [[0, 20, 3, 3]])
     samples = Workshop(project, project.study).samples()
     centres = [samples._draw(step, position)[1] for step in range(3) for position in range(4)]
     assert all((centre == [15.5, 7.5, 7.5]).all() for centre in centres), "moved into the image"
-    write_json(found.path, {**mined, "store": "another"})
+    write_json(first.run.mined, {**read_json(first.run.mined), "store": "another"})
     with pytest.raises(WorkspaceError, match="packed with other settings"):
         Workshop(project, project.study).samples()
     with pytest.raises(StudyError, match="false positives to learn from"):
@@ -169,6 +178,29 @@ def test_a_finding_outside_its_image_sets_the_case_aside(study: Path, tmp_path: 
     assert [(one.case, one.reason) for one in packed.rejected] == [(case.name, "finding outside")]
 
 
+def test_without_a_finding_nothing_is_trained(study: Path, tmp_path: Path) -> None:
+    images = tmp_path / "images"
+    write_cohort(images)
+    write_csv(images / "annotations.csv", COLUMNS, [])
+    project = Project.at(load_study(study, [f"cohort.folder={images}"]), tmp_path / "workspace")
+    pack(project)
+    with pytest.raises(CohortError, match="in the train part, none with anything to detect"):
+        train(project)
+
+
+def test_the_packed_cases_of_another_cohort_are_not_discarded(study: Path, tmp_path: Path) -> None:
+    images = tmp_path / "images"
+    write_cohort(images)
+    first = Project.at(load_study(study, [f"cohort.folder={images}"]), tmp_path / "workspace")
+    pack(first)
+    moved = Project.at(load_study(study, ["images.spacing_mm=[3, 3, 3]"]), tmp_path / "workspace")
+    with pytest.raises(WorkspaceError, match=f"of another cohort are packed here, from {images}"):
+        pack(moved)
+    assert len(first.store().records) == CASES
+    changes = [f"cohort.folder={images}", "images.spacing_mm=[3, 3, 3]"]
+    pack(Project.at(load_study(study, changes), tmp_path / "workspace"))
+
+
 def test_a_ball_of_any_size_marks_voxels_and_none_outside() -> None:
     geometry = Geometry((20, 18, 16), (1.0, 1.5, 2.0), (5.0, 6.0, 7.0), (0.0, 1.0, 0.0, -1.0, 0.0, 0.0, 0.0, 0.0, 1.0))
     inside = geometry.affine()[:3] @ [9.3, 8.6, 7.2, 1.0]
@@ -177,4 +209,6 @@ def test_a_ball_of_any_size_marks_voxels_and_none_outside() -> None:
         volume = len(found[0]) * geometry.voxel_mm3
         assert volume >= geometry.voxel_mm3 and (diameter < 5 or abs(volume / (np.pi / 6 * diameter**3) - 1) < 0.1)
     assert len(ball(geometry, geometry.shape, geometry.affine()[:3] @ [40, 8, 7, 1.0], 4.0)[0]) == 0
+    beside = geometry.affine()[:3] @ [-2.5, -2.5, -2.5, 1.0]
+    assert len(ball(geometry, geometry.shape, beside, 6.0)[0]) == 0, "its box reaches in, but the ball does not"
     assert replace(Finding((0.0, 0.0, 0.0), 4.0), counts=False) != Finding((0.0, 0.0, 0.0), 4.0)

@@ -58,6 +58,14 @@ def test_a_setting_makes_a_study() -> None:
     assert found.model.model_dump()["levels"] == 3 and found.training.optimiser.rate == 0.1 and found.search is None
 
 
+@pytest.mark.parametrize(("end", "value"), [
+    ("batches.size * 2", 16), ("2 * batches.size", 16), ("batches.size/4", 2), ("batches.size", 8),
+    ("0.5*batches.size", 4)])
+def test_bounds_are_products_and_quotients(end: str, value: float) -> None:
+    space = space_of(study(batches__size={"low": 2, "high": 8}, model__filters={"low": 1, "high": end}))
+    assert space.parameters[1].bounds({"batches.size": 8}) == (1, value)
+
+
 @pytest.mark.parametrize(("name", "section", "told"), [
     ("model.filter", {"low": 4, "high": 8}, r"search\.space\.model\.filter.*Did you mean filters"),
     ("modle.filters", {"low": 4, "high": 8}, "cannot be searched"),
@@ -70,11 +78,12 @@ def test_a_setting_makes_a_study() -> None:
     ("model.filters", {"low": 8, "high": 9, "choices": [1, 2]}, "either choices"),
     ("model.filters", {"low": 0, "high": 9, "log": True}, "low must be above 0"),
     ("model.filters", {"low": 1, "high": "batches.patch / 2"}, "stands before it"),
-    ("model.filters", {"low": 1, "high": "twice as many"}, "found 'twice as many'"),
+    ("model.filters", {"low": 1, "high": "twice as many"}, "found 'twice as many', expected a number, or another"),
     ("model.filters", {"low": 1, "high": 9, "when": {"model.norm": "batch"}}, "condition model.norm = batch"),
     ("model.filters", {"low": 4, "high": 32, "step": 1.5}, "found step 1.5.*whole number"),
     ("training.optimiser.rate", {"low": 1e-4, "high": 1e-2, "step": 1, "log": True}, "no step beside log"),
-    ("model.filters", {"low": 1, "hihg": 9}, "Did you mean high")])
-def test_what_is_wrong_is_said(name: str, section: dict[str, Any], told: str) -> None:
+    ("model.filters", {"low": 1, "hihg": 9}, "Did you mean high"), ("model.filters", [1, 9], "expected a section"),
+    ("training.optimiser.rate", {"low": "model.dropout / 10", "high": 1, "log": True}, "may become 0")])
+def test_what_is_wrong_is_said(name: str, section: Any, told: str) -> None:
     with pytest.raises(StudyError, match=f"(?s){told}"):
-        space_of(study(**{name: section}))
+        space_of(study(**{"model.dropout": {"low": 0, "high": 0.3}, name: section}))

@@ -154,10 +154,25 @@ def test_where_the_machine_is_at_fault_three_times_in_a_row_it_waits_to_be_mende
     assert len(found.trials()) == 14 + len(failed)
 
 
+def test_the_own_setting_is_tried_again_where_the_machine_lost_it(tmp_path: Path) -> None:
+    found = ledger(tmp_path / "journal")
+    own = {"x": 0.25, "y": 0.5}
+    for cause in (MACHINE_AT_FAULT, SETTING_AT_FAULT):
+        found.begin_with(own)
+        trial = found.propose()
+        assert found.setting(trial) == own
+        found.fail(trial, cause, "told")
+    found.begin_with(own)
+    assert found.setting(found.propose()) != own and len(found.counted()) == 2
+
+
 def test_another_search_under_the_same_name_is_refused(tmp_path: Path) -> None:
     found = ledger(tmp_path / "journal")
     with pytest.raises(StudyError, match="goal was minimise and is maximise"):
         Ledger(open_storage(tmp_path / "journal"), SPACE, found.study.sampler, "maximise", "s")
+    wider = Space([SPACE.parameters[0], Number("y", Bound(0), Bound(2))])
+    with pytest.raises(StudyError, match=r"y was 0 to 1 and is 0 to 2\. Bring that back, or take another --run-name"):
+        Ledger(open_storage(tmp_path / "journal"), wider, found.study.sampler, "minimise", "s")
     with pytest.raises(StudyError, match="split was a and is b"):
         for split in "ab":
             Ledger(open_storage(tmp_path / "other"), SPACE, found.study.sampler, "maximise", "s", {"split": split})

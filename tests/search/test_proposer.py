@@ -9,7 +9,7 @@ import pytest
 from spaces import MIXED
 
 from megavox.search.previews import preview
-from megavox.search.proposer import Evidence, first_points, propose
+from megavox.search.proposer import Evidence, _levelled, first_points, propose
 from megavox.search.space import Bound, Number, Setting, Space
 
 PLANE = Space([Number("x", Bound(0), Bound(1)), Number("y", Bound(0), Bound(1))])
@@ -45,6 +45,21 @@ def test_what_runs_is_not_proposed_again_and_spreads_the_others(evidence: Eviden
     together = np.array([proposed(evidence, number) for number in range(8)])
     crowded = np.linalg.norm(together[:, None] - together[None], axis=2)[np.triu_indices(8, 1)]
     assert apart.min() > 1e-3 and np.median(apart) > 1.5 * np.median(crowded)
+
+
+def test_a_preview_of_what_is_bad_keeps_away(evidence: Evidence) -> None:
+    good = first_points(PLANE, 24, seed=3)
+    near = np.linalg.norm(good - [0.2, 0.8], axis=1) > 0.45
+    points, values = good[near], 0.1 * valley(good[near])
+    noise = np.append(np.zeros(len(points)), 0.05**2)
+    shown = Evidence(np.vstack([points, [0.2, 0.8]]), np.append(values, 0.95), noise, NONE, NONE)
+    levelled, slope = _levelled(shown.values)
+    assert shown.more_noise[-1] * slope[-1] ** 2 < 0.01 and levelled[-1] > 2
+    assert all(np.linalg.norm(proposed(shown, seed) - [0.2, 0.8]) > 0.2 for seed in range(3))
+
+
+def test_where_nothing_fits_it_repeats_rather_than_sends_what_does_not(evidence: Evidence) -> None:
+    assert np.array_equal(proposed(evidence, fits=lambda _: False), evidence.points[evidence.values.argmin()])
 
 
 def test_what_does_not_fit_is_never_proposed(evidence: Evidence) -> None:

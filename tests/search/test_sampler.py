@@ -26,6 +26,10 @@ from megavox.search.space import Bound, Choice, Number, Setting, Space
 
 LISTS = Space([Choice("patch", ([16, 16, 16], [32, 32, 32])),
                Number("shift", Bound(0), Bound(0.5, "patch"), step=1, integer=True)])
+FOLLOWING = Space([Number("size", Bound(2), Bound(16), step=2, integer=True),
+                   Number("share", Bound(0.1), Bound(0.7), step=0.1),
+                   Number("filters", Bound(0.125, "size"), Bound(32), log=True, step=1, integer=True),
+                   Number("wide", Bound(0.1), Bound(0.3, "share"), step=0.03)])
 
 
 @pytest.fixture(autouse=True)
@@ -51,11 +55,11 @@ def tried(study: optuna.Study, count: int) -> list[Setting]:
 
 
 def test_every_parameter_is_the_one_that_was_proposed() -> None:
-    for space in (MIXED, LISTS):
+    for space in (MIXED, LISTS, FOLLOWING):
         study = study_of(space)
         with warnings.catch_warnings():
             warnings.simplefilter("error")
-            for number in range(8):
+            for number in range(12):
                 trial = study.ask()
                 setting = suggest(space, trial)
                 proposed = trial.relative_params
@@ -120,7 +124,7 @@ def test_what_cannot_fit_is_never_tried_and_nothing_twice() -> None:
     settings = tried(study_of(MIXED, fits=fits), 12)
     assert all(fits(setting) for setting in settings)
     assert len({str(setting) for setting in settings}) == 12
-    with pytest.raises(StudyError, match="fit into memory"):
+    with pytest.raises(StudyError, match="0 can be trained"):
         suggest(MIXED, study_of(MIXED, fits=lambda setting: False).ask())
 
 

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from optuna.distributions import FloatDistribution
 from spaces import MIXED
 
 from megavox.search.space import MIDDLE, Bound, Choice, Number, Space
@@ -33,6 +34,19 @@ def test_snapping_keeps_what_is_decoded(drawn: np.ndarray) -> None:
     snapped = MIXED.snapped(drawn[None])
     assert MIXED.decode(snapped[0]) == pytest.approx(MIXED.decode(drawn))
     assert MIXED.snapped(snapped.copy()) == pytest.approx(snapped)
+
+
+@given(st.integers(-20, 20), st.integers(1, 12), st.integers(1, 30), st.integers(0, 4))
+def test_every_level_of_a_grid_can_be_proposed(low: int, step: int, count: int, digits: int) -> None:
+    unit = 10.0**-digits
+    ends = Bound(round(low * unit, 8)), Bound(round((low + step * count) * unit, 8))
+    grid = Number("x", *ends, step=round(step * unit, 8))
+    kept = FloatDistribution(*grid.bounds({}), step=grid.step)
+    assert (kept.low, kept.high) == (grid.low.number, grid.high.number)
+    for number in range(count + 1):
+        value = grid.value(number / count, {})
+        assert value == round((low + step * number) * unit, 8) and grid.holds(value, {})
+        assert kept._contains(kept.to_internal_repr(value)), "Optuna would draw another one, and not say so"
 
 
 def test_what_a_setting_does_not_have_makes_no_difference() -> None:

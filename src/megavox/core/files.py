@@ -15,7 +15,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -170,6 +170,13 @@ def make_folder(path: Path, fix: str) -> None:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise MachineError(f"this folder cannot be made ({error.strerror})", where=path, fix=fix) from None
+
+
+def refresh(folder: Path) -> None:
+    """Have a shared folder looked at anew: network file systems remember for up to a minute that a file was not there,
+    or how long it was, until the folder is changed."""
+    with suppress(OSError), tempfile.TemporaryFile(dir=folder):
+        pass
 
 
 def read_csv(path: Path) -> list[dict[str, str]]:

@@ -150,8 +150,13 @@ class RunFolder:
 
     @property
     def hard(self) -> Path:
-        """Where it detects in training cases what is not there."""
-        return self.root / "hard.json"
+        """Where it detects in training cases what is not there: a file for each."""
+        return self.root / "hard"
+
+    @property
+    def mined(self) -> Path:
+        """Says that all of these are there, and what they were found with."""
+        return self.hard / "done.json"
 
     @property
     def evaluation(self) -> Path:

@@ -28,6 +28,7 @@ def ball(geometry: Geometry, shape: Sequence[int], centre_mm: Sequence[float],
     grid = np.meshgrid(*map(np.arange, low, high), indexing="ij")
     away = sum(np.square((axis - at) * mm) for axis, at, mm in zip(grid, centre, geometry.spacing_zyx, strict=True))
     inside = away <= (diameter_mm / 2) ** 2
-    nearest = np.clip(np.rint(centre).astype(int), low, high - 1) - low
-    inside[tuple(nearest)] = True
+    nearest = np.rint(centre).astype(int)
+    if (nearest >= 0).all() and (nearest < shape).all():
+        inside[tuple(nearest - low)] = True
     return tuple(axis[inside] for axis in grid)

@@ -17,16 +17,14 @@ whatever happens to the process that submitted them, anybody can look into the f
 from __future__ import annotations
 
 import re
-import tempfile
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
 from megavox.core.errors import WorkspaceError
-from megavox.core.files import read_json, whole_folder, write_json, write_text
+from megavox.core.files import read_json, refresh, whole_folder, write_json, write_text
 
 REQUEST, SITE = "request.json", "site.json"
 ELEMENT = "MEGAVOX_ELEMENT"  # variable that tells an array's element its number
@@ -216,12 +214,8 @@ class JobFolder:
         return Status(State(found["state"]), found["told"], found["exit"])
 
     def judged_anew(self, element: int | None = None) -> Status | None:
-        """The verdict, also where another machine has just left it on a shared folder.
-
-        Network file systems remember for up to a minute that a file was not there, until the folder is changed.
-        """
-        with suppress(OSError), tempfile.TemporaryFile(dir=self.path):
-            pass
+        """The verdict, also where another machine has just left it on a shared folder."""
+        refresh(self.path)
         return self.judged(element)
 
     def judge(self, status: Status, element: int | None = None, **about: Any) -> None:

@@ -18,7 +18,7 @@ from megavox.models.registry import build_model
 from megavox.pipeline.project import Project
 from megavox.search.described import with_setting
 from megavox.search.space import Setting
-from megavox.study import Study
+from megavox.study import AUTO, Study
 from megavox.tasks.registry import Task, build_task
 
 
@@ -40,10 +40,9 @@ def can_be_trained(project: Project, asked: Asked, most_gb: float | None) -> Cal
     def fits(setting: Setting) -> bool:
         try:
             study = with_setting(project.study, setting)
+            refuse_uneven_batch(study, asked.ranks)
             study = apply(study, derive(study, facts, machine))
             batch, accumulate = int(study.batches.size), study.training.accumulate
-            if study.training.scale == 1:
-                refuse_uneven(batch, asked.ranks, accumulate)
             key = f"{study.model.model_dump_json()} {study.batches.patch}"
             if key not in counted:
                 counted[key] = _counted(study, task, channels)
@@ -53,6 +52,17 @@ def can_be_trained(project: Project, asked: Asked, most_gb: float | None) -> Cal
         return step is None or training_gb(step, batch // asked.ranks // accumulate, study.training) <= each_gb
 
     return fits
+
+
+def refuse_uneven_batch(study: Study, ranks: int) -> None:
+    """Refuse a global batch that cannot be dealt evenly, where the study says how large it is; what a job's own
+    machine makes of it is not known before.
+
+    Raises:
+        TrainingError: it cannot.
+    """
+    if study.batches.size != AUTO and study.training.scale == 1:
+        refuse_uneven(int(study.batches.size), ranks, study.training.accumulate)
 
 
 def _counted(study: Study, task: Task, channels: int) -> Kept | None:

@@ -136,7 +136,11 @@ def preparation_of(study: Study, facts: Fingerprint) -> Preparation:
 
 
 def _discard_other_store(project: Project, preparation: Preparation) -> None:
-    """Cases packed with another preparation, task or seed are of no use."""
+    """Cases packed with another preparation, task or seed are of no use.
+
+    Raises:
+        WorkspaceError: they are of another cohort, and somebody may want them still.
+    """
     marker = project.workspace.store / "settings.json"
     task = project.study.task.model_dump(mode="json", exclude={"class_weights", "label_smoothing"})
     wanted = plain({"preparation": preparation.to_dict(), "task": task, "seed": project.study.seed})
@@ -148,10 +152,21 @@ def _discard_other_store(project: Project, preparation: Preparation) -> None:
         return
     count = packed_cases(project.workspace.store)
     if count:
+        _refuse_other_cohort(project, count)
         why = differences(before, wanted) if isinstance(before, dict) else f"{marker} is damaged or gone"
         say(f"{count} cases packed before are of no use and are packed again: {why}")
     shutil.rmtree(project.workspace.store, ignore_errors=True)
     write_json(marker, wanted)
+
+
+def _refuse_other_cohort(project: Project, count: int) -> None:
+    packed = project.workspace.store / "pack.json"
+    cohort = read_json(packed)["settings"]["cohort"] if packed.exists() else None
+    now = packing_settings(project.study)["cohort"]
+    if cohort is not None and (cohort["layout"], cohort["folder"]) != (now["layout"], now["folder"]):
+        raise WorkspaceError(f"{count} cases of another cohort are packed here, from {cohort['folder']}",
+                             where=project.workspace.root, fix="Give each study a --workspace of its own; or, if they "
+                             "are of no use any more, remove that folder")
 
 
 def _outliers(cases: list[Case], records: dict[str, Record], normalise: str) -> tuple[list[Rejected], list[str]]:

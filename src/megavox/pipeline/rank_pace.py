@@ -14,6 +14,7 @@ import torch
 
 from megavox.core.errors import MegavoxError
 from megavox.core.files import write_json
+from megavox.core.processes import leave
 from megavox.core.provenance import cores
 from megavox.memory.pace import pace
 from megavox.memory.topology import gpu_links
@@ -42,4 +43,5 @@ if __name__ == "__main__":
         main(Path(sys.argv[1]), Path(sys.argv[2]), Path(sys.argv[3]), float(sys.argv[4]))
     except MegavoxError as error:
         sys.stderr.write(f"megavox: {error}\n")
-        sys.exit(error.status)
+        leave(error.status)
+    leave(0)

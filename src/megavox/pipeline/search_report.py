@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
@@ -17,7 +18,7 @@ from megavox.pipeline.tune import Search
 from megavox.report.search_content import ParameterRow, SearchContent, TrialRow
 from megavox.report.search_page import write_search_report
 from megavox.search.described import with_setting
-from megavox.search.driver import attempt_of
+from megavox.search.driver import WITHDRAWN, attempt_of
 from megavox.search.importance import importance
 from megavox.search.ledger import TOLD
 from megavox.search.sampler import CAUSE, WHOLE
@@ -39,9 +40,22 @@ def _row(search: Search, trial: FrozenTrial) -> TrialRow:
     return TrialRow(
         trial.number, search.ledger.setting(trial) or {}, STATES[trial.state],  # type: ignore[arg-type]
         trial.value if trial.state is TrialState.COMPLETE else None, trial.user_attrs.get(CAUSE, ""),
-        trial.user_attrs.get(TOLD, ""), _moment(trial.datetime_start), _moment(trial.datetime_complete),
+        _told(trial), _moment(trial.datetime_start), _ended(jobs[-1]) or _moment(trial.datetime_complete),
         sum(map(_seconds, jobs)), search.trials.asked.ranks,
         [(step / WHOLE, score) for step, score in sorted(trial.intermediate_values.items())])
+
+
+def _told(trial: FrozenTrial) -> str:
+    if trial.state is TrialState.RUNNING and trial.user_attrs.get(WITHDRAWN) == attempt_of(trial):
+        return "ended with the search; the same command sends it again"
+    return str(trial.user_attrs.get(TOLD, ""))
+
+
+def _ended(job: JobFolder) -> float | None:
+    """When the job itself ended, which may be long before a search that had been left heard of it."""
+    with suppress(WorkspaceError, OSError, KeyError):
+        return float(read_json(job.verdict())["ended"])
+    return None
 
 
 def _moment(time: datetime | None) -> float | None:

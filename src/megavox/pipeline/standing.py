@@ -41,7 +41,8 @@ class Standing:
         ended: number of the trial -> how it ended, in the order of numbers.
         under_way: the others.
         best: number and value of the best; None before one is done.
-        counts: how many ended in which way.
+        counts: how many ended in which way, but for those that the machine lost.
+        lost: these, which others are sent for.
         jobs: how many there will be.
         objective: name of the score.
     """
@@ -50,6 +51,7 @@ class Standing:
     under_way: Sequence[UnderWay]
     best: tuple[int, float] | None
     counts: Mapping[str, int]
+    lost: int
     jobs: int
     objective: str
 
@@ -58,20 +60,24 @@ class Standing:
         best = "none is done" if self.best is None else \
             f"best {self.objective} {self.best[1]:.4f} (trial {self.best[0]})"
         counts = ", ".join(f"{count} {word}" for word, count in self.counts.items() if count)
-        return f"{len(self.ended)} of {self.jobs} trials have ended ({counts or 'none yet'}); {best}"
+        lost = f", {self.lost} lost by the machine" if self.lost else ""
+        return f"{sum(self.counts.values())} of {self.jobs} trials have ended ({counts or 'none yet'}{lost}); {best}"
 
 
 def standing(search: Search) -> Standing:
     """Where a search stands."""
     trials = [trial for trial in search.ledger.trials() if search.ledger.setting(trial) is not None]
     over = [trial for trial in trials if trial.state in WORDS]
+    counted = {trial.number for trial in search.ledger.counted()}
     done = [(trial.number, float(trial.value or 0.0)) for trial in over if trial.state is TrialState.COMPLETE]
     choose = max if search.section.goal == "maximise" else min
     return Standing(
         {trial.number: _told(trial, search.objective) for trial in over},
         [_under_way(search, trial) for trial in trials if trial.state is TrialState.RUNNING],
         choose(done, key=lambda one: one[1]) if done else None,
-        {word: sum(trial.state is state for trial in over) for state, word in WORDS.items()},
+        {word: sum(trial.state is state and trial.number in counted for trial in over)
+         for state, word in WORDS.items()},
+        sum(trial.number not in counted for trial in over),
         search.section.jobs, search.objective)
 
 

@@ -8,7 +8,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 
-from megavox.batches.loader import refuse_uneven
 from megavox.core.claims import Claims
 from megavox.core.errors import WorkspaceError
 from megavox.core.files import make_folder, write_json, write_text
@@ -19,6 +18,7 @@ from megavox.memory.pace import pace
 from megavox.memory.probe import probe, steps_in
 from megavox.memory.rules import Derived
 from megavox.pipeline.augment_on import place_augmentation
+from megavox.pipeline.feasible import refuse_uneven_batch
 from megavox.pipeline.plan import Plan, derived_plan, scaled
 from megavox.pipeline.project import Project, training_settings
 from megavox.pipeline.workshop import Workshop
@@ -95,9 +95,7 @@ def refuse_early(project: Project, ranks: int) -> None:
         WorkspaceError, TrainingError: as `train`.
     """
     _plan_of_run(project)
-    size, training = project.study.batches.size, project.study.training
-    if size != AUTO and training.scale == 1:
-        refuse_uneven(int(size), ranks, training.accumulate)
+    refuse_uneven_batch(project.study, ranks)
 
 
 @contextmanager

@@ -15,11 +15,14 @@ from pathlib import Path
 from megavox.core.errors import DivergenceError, MegavoxError, RankError, StudyError
 from megavox.core.exhausted import out_of_memory
 from megavox.core.files import write_json
+from megavox.core.processes import leave
 from megavox.core.signals import Stopped
 from megavox.pipeline.project import Project
 from megavox.pipeline.train import train
 from megavox.study import load_study
 
+OF_MACHINE = ("cuda", "cudnn", "cublas", "nccl", "gloo", "shared memory", "new thread", "too many open files",
+              "ancdata", "worker")  # words of errors that PyTorch raises for a machine in trouble
 FAULT = "fault.json"
 
 
@@ -45,9 +48,10 @@ def _of_setting(error: Exception) -> bool:
     """Whether the setting is at fault: it diverges, needs too much memory, or makes a network that cannot be."""
     if isinstance(error, (StudyError, DivergenceError)) or out_of_memory(error):
         return True
-    return isinstance(error, (ValueError, TypeError, AssertionError)) or (
-        isinstance(error, RuntimeError) and "CUDA" not in str(error))
+    if isinstance(error, RuntimeError):
+        return not any(word in str(error).lower() for word in OF_MACHINE)
+    return isinstance(error, (ValueError, TypeError, AssertionError))
 
 
 if __name__ == "__main__":
-    sys.exit(main(Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3]))
+    leave(main(Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3]))

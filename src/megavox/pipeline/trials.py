@@ -13,8 +13,8 @@ from typing import Any
 
 import yaml
 
-from megavox.core.errors import SiteError, StudyError, WorkspaceError
-from megavox.core.files import make_folder, read_json
+from megavox.core.errors import SiteError, WorkspaceError
+from megavox.core.files import make_folder, read_json, refresh
 from megavox.core.progress import say
 from megavox.core.workspace import RunFolder
 from megavox.jobs.job import JobFolder, State, Status
@@ -22,13 +22,15 @@ from megavox.jobs.registry import open_site, read_site
 from megavox.jobs.section import Asked
 from megavox.jobs.site import Site
 from megavox.pipeline.away import STUDY
-from megavox.pipeline.project import Project
+from megavox.pipeline.project import Project, training_settings
 from megavox.pipeline.trial import FAULT
 from megavox.search.described import with_setting
 from megavox.search.driver import End, Sight
 from megavox.search.space import Setting
-from megavox.study import AUTO, show_study
+from megavox.study import AUTO, Study, load_study, show_study
+from megavox.study.compare import differences
 
+CASES = "cases.txt"  # of a job: what tells packed cases and their split from others
 PATIENCE_S = 3600.0  # with a site that takes no jobs
 BY_SETTING = (State.TIME_LIMIT, State.MEMORY)
 Line = tuple[float, float, float]  # a validation: share of the training, objective, score by which weights are kept
@@ -73,15 +75,24 @@ class Trials:
     def send(self, number: int, attempt: int, setting: Setting) -> None:
         """See `driver.Work`."""
         make_folder(self._project.workspace.jobs, "Choose another --workspace")
-        path = self.job(number, attempt).path
+        path, study = self.job(number, attempt).path, with_setting(self._project.study, setting)
         if path.exists():
-            _refuse_other(path / STUDY, setting)
+            self._refuse_other(path, study)
         else:
             command = (sys.executable, "-m", "megavox.pipeline.trial", str(path / STUDY),
                        str(self._project.workspace.root.absolute()), self._name(number))
             JobFolder.create(path, self.asked.request(command, Path.cwd()), self._about,
-                             {STUDY: show_study(with_setting(self._project.study, setting))})
+                             {STUDY: show_study(study), CASES: self._project.split_hash()})
         self._submit(JobFolder(path))
+
+    def _refuse_other(self, path: Path, study: Study) -> None:
+        """Where a job is there already, but not the one that would be made."""
+        changed = differences(training_settings(load_study(path / STUDY)), training_settings(study))
+        if not changed and (path / CASES).read_text() != self._project.split_hash():
+            changed = "the cases, or how they are split"
+        if changed:
+            raise WorkspaceError(f"this job is of another search: {changed}", where=path,
+                                 fix="Take another --run-name, or remove the jobs and runs of that name")
 
     def _submit(self, job: JobFolder) -> None:
         """Hand a job over; where the site does not take it now, the next look tries again."""
@@ -89,7 +100,7 @@ class Trials:
             _site_of(job).submit(job)
             self._refused = None
         except SiteError as error:
-            if not any(self._project.workspace.jobs.glob(f"{self._project.run_name}-*/native.json")):
+            if not any(self._project.workspace.jobs.glob(f"{self._project.run_name}-[0-9]*.[0-9]*/native.json")):
                 raise  # nothing was ever taken: rather a mistake than a pause
             if self._refused is None:
                 self._refused = time.monotonic()
@@ -98,11 +109,7 @@ class Trials:
                 raise
 
     def look(self, trials: Sequence[tuple[int, int]]) -> Mapping[int, Sight]:
-        """See `driver.Work`.
-
-        Raises:
-            StudyError: there is no such validation score.
-        """
+        """See `driver.Work`."""
         jobs = {number: self.job(number, attempt) for number, attempt in trials}
         for job in jobs.values():
             if not job.sent:
@@ -148,6 +155,8 @@ class Trials:
     def _validations(self, number: int, anew: bool) -> list[Line]:
         """Each validation so far; `anew`, whatever a network file system says of the file's size."""
         run = self.run(number)
+        if anew:
+            refresh(run.root)
         size = run.metrics.stat().st_size if run.metrics.exists() else 0
         if size and (anew or self._lines.get(number, (0, []))[0] != size):
             steps = yaml.safe_load(run.study.read_text())["training"]["steps"]
@@ -159,9 +168,6 @@ class Trials:
 
     def _line(self, line: dict[str, Any], steps: int) -> Line:
         scores = line["validation"]
-        if self._objective not in scores:
-            raise StudyError(f"there is no validation score {self._objective!r}", where="search.objective",
-                             expected="one of " + ", ".join(map(repr, scores)))
         objective, headline = (nan if scores[name] is None else float(scores[name])
                                for name in (self._objective, self._headline))
         return line["step"] / steps, objective, -inf if isnan(headline) else headline
@@ -170,18 +176,6 @@ class Trials:
 def _site_of(job: JobFolder) -> Site:
     """Where a job went, which may be another site than the one that is named now."""
     return open_site(job.site()["settings"])
-
-
-def _refuse_other(path: Path, setting: Setting) -> None:
-    """That a job which is there already is the one that would be made."""
-    study = yaml.safe_load(path.read_text())
-    for key, value in setting.items():
-        found = study
-        for part in key.split("."):
-            found = found.get(part) if isinstance(found, dict) else None
-        if found != value:
-            raise WorkspaceError(f"this job is of another search: {key} is {found} and not {value}", where=path.parent,
-                                 fix="Take another --run-name, or remove the jobs and runs of that name")
 
 
 def _parsed(line: str) -> dict[str, Any]:

@@ -26,6 +26,7 @@ from megavox.search.described import setting_of_study, space_of, with_setting
 from megavox.search.driver import drive, withdraw
 from megavox.search.ledger import Ledger
 from megavox.search.methods import sampler_of
+from megavox.search.proposer import Fits
 from megavox.search.space import Setting, Space
 from megavox.search.storage import answering, open_storage
 from megavox.study import Study
@@ -44,6 +45,7 @@ class Search:
         section: the study's.
         objective: validation score.
         own: the study's own setting, where it lies in the space.
+        fits: whether a setting can be trained, as far as that can be told.
         ledger: of its trials.
         trials: their work.
     """
@@ -52,6 +54,7 @@ class Search:
     section: SearchSection
     objective: str
     own: Setting | None
+    fits: Fits
     ledger: Ledger
     trials: Trials
 
@@ -79,19 +82,23 @@ def search_of(project: Project, site: str, asked: Asked = Asked()) -> Search:
     _refuse_packing_keys(project.study, space)
     here = isinstance(read_site(site, project.study.sites), LocalSection)
     planned = derived_plan(project).study if here else project.study  # another machine derives something else
-    headline = build_task(project.study.task, []).headline
-    objective = section.objective or headline
+    task = build_task(project.study.task, [])
+    objective = section.objective or task.headline
+    if objective not in task.scores:
+        raise StudyError(f"there is no validation score {objective!r}", where="search.objective",
+                         expected="one of " + ", ".join(map(repr, task.scores)))
     folder = project.workspace.search(project.run_name)
     make_folder(folder.root, "Choose another --workspace")
-    trials = Trials(project, site, _share(project, section, site, asked), objective, headline)
+    trials = Trials(project, site, _share(project, section, site, asked), objective, task.headline)
     most_gb = trials.asked.memory_gb if planned.training.device == "cpu" and section.knowledge.memory else None
-    sampler = sampler_of(section, space, project.study.seed, can_be_trained(project, trials.asked, most_gb))
+    fits = can_be_trained(project, trials.asked, most_gb)
+    sampler = sampler_of(section, space, project.study.seed, fits)
     about = {"objective": objective, "cases": project.split_hash(), "study": training_settings(project.study)}
     if section.storage:  # where searches of other workspaces may have the same name
         about["workspace"] = str(project.workspace.root.absolute())
     storage = open_storage(section.storage or folder.ledger)
     ledger = Ledger(storage, space, sampler, section.goal, project.run_name, about)
-    return Search(project, section, objective, setting_of_study(space, planned), ledger, trials)
+    return Search(project, section, objective, setting_of_study(space, planned), fits, ledger, trials)
 
 
 def _refuse_packing_keys(study: Study, space: Space) -> None:
@@ -114,8 +121,11 @@ def tune(search: Search, tell: Callable[[], None], leave: Callable[[], bool]) ->
             raise WorkspaceError("another command drives this search", where=search.folder.root,
                                  fix="Let it go on, or take another --run-name for a search beside it")
         with answering(search.place):
-            if search.own is not None:
+            if search.own is not None and search.fits(search.own):
                 search.ledger.begin_with(search.own)
+            elif search.own is not None:
+                say("note: the study's own setting is not tried: it needs too much memory by estimate, or its values "
+                    "do not go together")
             drive(search.ledger, search.section, search.trials, tell, leave)
 
 

@@ -49,6 +49,12 @@ class Workshop:
             if not self.part(part):
                 raise CohortError(f"no case stands in the {part} part", where=project.workspace.cohort,
                                   fix="Add cases, or change split.test and split.validation, and pack again")
+            records = [self.store.records[entry.key] for entry in self.part(part)]
+            if study.task.kind != "classify" and not any(any(record.voxels) for record in records):
+                raise CohortError(f"{len(records)} cases stand in the {part} part, none with anything to "
+                                  f"{study.task.kind}", where=project.workspace.cohort,
+                                  expected=" or ".join(study.task.names),
+                                  fix="Look whether the masks or findings are those of these images")
         train = [self.store.records[entry.key] for entry in self.part("train")]
         self.task = build_task(study.task, train)
         mode = str(study.images.normalise)
@@ -85,20 +91,22 @@ class Workshop:
         section = self.study.batches.hard
         if section is None:
             return {}
-        path = self.project.workspace.run(section.run).hard
-        if not path.exists():
-            raise WorkspaceError("this run's false positives are not known", where=path, fix="Train that run, and then "
-                                 f"`megavox mine STUDY --run-name {section.run}`")
-        found = read_json(path)
-        if found["store"] != packing_hash(self.project):
-            raise WorkspaceError("these are places in cases that were packed with other settings", where=path,
+        run = self.project.workspace.run(section.run)
+        if not run.mined.exists():
+            raise WorkspaceError("this run's false positives are not known", where=run.hard, fix="Train that run, and "
+                                 f"then `megavox mine STUDY --run-name {section.run}`")
+        if read_json(run.mined)["store"] != packing_hash(self.project):
+            raise WorkspaceError("these are places in cases that were packed with other settings", where=run.hard,
                                  fix="Mine again, with a run that was trained on these")
-        return {key: np.array(rows, dtype=int) for key, rows in found["places"].items() if rows}
+        paths = {entry.key: run.hard / f"{entry.key}.json" for entry in self.part("train")}
+        found = {key: np.array(read_json(path), dtype=int) for key, path in paths.items() if path.exists()}
+        return {key: rows for key, rows in found.items() if len(rows)}
 
-    def false_positives(self, network: nn.Module, device: torch.device) -> Iterator[tuple[str, list[list[int]]]]:
-        """Key of each training case, and where a network detects something that is not there: class 0 and voxel."""
+    def false_positives(self, network: nn.Module, device: torch.device,
+                        entries: Sequence[Entry]) -> Iterator[tuple[str, list[list[int]]]]:
+        """Key of each case, and where a network detects something that is not there: class 0 and voxel."""
         engine, recipe = TorchEngine(network.eval(), device, str(self.study.training.precision)), self.recipe()
-        for reader in map(self._reader, self.part("train")):
+        for reader in map(self._reader, entries):
             logits, mask = self._logits(engine, reader, recipe)
             task, record = self.task, reader.record
             found = task.candidates(logits, mask != OUTSIDE, record.geometry)  # type: ignore[attr-defined]

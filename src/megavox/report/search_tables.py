@@ -11,7 +11,7 @@ from megavox.report.search_setting_charts import short
 from megavox.report.tables import DASHED, MOST_ROWS, Cell, Table
 from megavox.report.wording import cell, heading, is_number, plural
 
-FAULTS = {"setting": "the setting: it cannot be trained, and is not proposed again", "": "unknown",
+FAULTS = {"setting": "the setting: it cannot be trained", "": "unknown",
           "machine": "the machine: it says nothing of the setting", "cancelled": "somebody cancelled it"}
 _STATES = ("done", "stopped", "failed", "running")
 
@@ -94,7 +94,8 @@ def _value(one: TrialRow) -> Cell:
 
 
 def _number(value: float) -> Cell:
-    return Cell(f"{value:.1f}" if isinstance(value, float) else str(value), sort=repr(value), numeric=True)
+    text = str(value) if not isinstance(value, float) else f"{value:.1f}" if value >= 10 else f"{value:.2g}"
+    return Cell(text, sort=repr(value), numeric=True)
 
 
 def _setting(setting: Any, name: str, numeric: bool = False) -> Cell:

@@ -83,7 +83,11 @@ def _parameter(study: Study, name: str, section: ParameterSection, before: Mappi
         raise StudyError(f"found step {section.step:g}", where=where, expected="a whole number, as those of the key"
                          if integer else "no step beside log, since the key has any numbers")
     _try(study, name, [round(end) if integer else end for end in ends], where)
-    return Number(name, low, high, section.log, section.step or (1.0 if integer else None), integer, when)
+    number = Number(name, low, high, section.log, section.step or (1.0 if integer else None), integer, when)
+    if section.log and Space([*before.values(), number]).widest(number)[0] <= 0:
+        raise StudyError(f"with log, its low may become 0 or less: {section.low}", where=where, expected="a low that "
+                         "follows a key with values above 0")
+    return number
 
 
 def _condition(key: str, wanted: Any, before: Mapping[str, Parameter], where: str) -> tuple[Any, ...]:
@@ -100,12 +104,12 @@ def _bound(end: float | str | None, before: Mapping[str, Parameter], when: Mappi
         return Bound(end)
     found = OF_ANOTHER.fullmatch(end)
     assert found is not None
-    parent, divisor = before.get(found["key"]), float(found["divisor"] or 1)
+    parent, by = before.get(found["key"]), float(found["by"] or 1)
     numeric = isinstance(parent, Number) or (parent is not None and all(map(_is_numeric, parent.choices)))
-    if parent is None or not numeric or not divisor or any(when.get(key) != one for key, one in parent.when.items()):
+    if parent is None or not numeric or not by or any(when.get(key) != one for key, one in parent.when.items()):
         raise StudyError(f"its bound is {end}", where=where, expected="a number, or one that follows a key with "
                          "numbers which stands before it in search.space, under no other condition")
-    return Bound(float(found["factor"] or 1) / divisor, found["key"])
+    return Bound(float(found["factor"] or 1) * (1 / by if found["sign"] == "/" else by), found["key"])
 
 
 def _is_numeric(choice: Any) -> bool:

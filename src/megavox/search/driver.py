@@ -99,9 +99,7 @@ def drive(ledger: Ledger, section: SearchSection, work: Work, tell: Callable[[],
         seen = work.look([(trial.number, attempt_of(trial)) for trial in trials])
         for trial in trials:
             _hear(ledger, trial, seen[trial.number], section, work)
-        counted = [trial for trial in ledger.trials() if ledger.setting(trial) is not None  # others were cut off
-                   and trial.user_attrs.get(CAUSE) != MACHINE_AT_FAULT]
-        room = min(section.workers - len(ledger.under_way()), section.jobs - len(counted))
+        room = min(section.workers - len(ledger.under_way()), section.jobs - len(ledger.counted()))
         for _ in range(room):
             _send(ledger, ledger.propose(), work)
         tell()

@@ -12,7 +12,17 @@ from optuna.trial import FrozenTrial, TrialState
 
 from megavox.core.errors import StudyError
 from megavox.search.previews import Curve
-from megavox.search.sampler import CAUSE, WHOLE, as_parameters, curve_of, ended_of, setting_of, sign_of, suggest
+from megavox.search.sampler import (
+    CAUSE,
+    MACHINE_AT_FAULT,
+    WHOLE,
+    as_parameters,
+    curve_of,
+    ended_of,
+    setting_of,
+    sign_of,
+    suggest,
+)
 from megavox.search.space import Setting, Space
 from megavox.study.compare import differences
 
@@ -44,17 +54,23 @@ class Ledger:
         changed = differences(self.study.user_attrs.get(ASKED, asked), asked)
         if changed:
             raise StudyError(f"this search was begun otherwise: {changed}", where=f"search {name}",
-                             fix="Bring that back, or give the study another name")
+                             fix="Bring that back, or take another --run-name")
         self.study.set_user_attr(ASKED, asked)
 
     def begin_with(self, setting: Setting) -> None:
         """Let this be the next setting that is proposed, unless it is tried already or waits for that."""
-        if not any(trial.state is TrialState.WAITING or self.setting(trial) == setting for trial in self.trials()):
+        if not any(trial.state is TrialState.WAITING for trial in self.trials()) and all(
+                self.setting(trial) != setting for trial in self.counted()):
             self.study.enqueue_trial(as_parameters(self.space, setting))
 
     def trials(self) -> list[FrozenTrial]:
         """All, in order."""
         return self.study.get_trials(deepcopy=False)
+
+    def counted(self) -> list[FrozenTrial]:
+        """Those that have a setting, and were not lost by the machine's fault."""
+        return [trial for trial in self.trials() if self.setting(trial) is not None
+                and trial.user_attrs.get(CAUSE) != MACHINE_AT_FAULT]
 
     def under_way(self) -> list[FrozenTrial]:
         """Those that have not ended."""

@@ -66,15 +66,15 @@ def propose(space: Space, evidence: Evidence, random: np.random.Generator, fits:
     points = _climbed(space, points, promise, lambda point: fits is None or fits(space.decode(point)), random)
     new = [point for point in points if not len(evidence.running)
            or np.abs(evidence.running - point).max(axis=1).min() > SAME]
-    return np.asarray([*new, points[0]][0])
+    return np.asarray([*new, *points, best[0]][0])  # rather the same again than one that does not fit
 
 
 def _promise(space: Space, evidence: Evidence, random: np.random.Generator) -> Score:
     """The logarithm of improvement, averaged over the ensemble, times the chance that the setting can be trained."""
     points, running = space.features(evidence.points), space.features(evidence.running)
-    values, unit = _levelled(evidence.values)
+    values, slope = _levelled(evidence.values)
     drawn = _normal(DRAWS, len(points) + len(running), random)
-    parts = [NoisyImprovement(GaussianProcess(points, values, prior, evidence.more_noise / unit**2), running, drawn)
+    parts = [NoisyImprovement(GaussianProcess(points, values, prior, evidence.more_noise * slope**2), running, drawn)
              for prior in PRIORS]
     chance = _chance(space, evidence) if len(evidence.failed) else None
 
@@ -86,13 +86,14 @@ def _promise(space: Space, evidence: Evidence, random: np.random.Generator) -> S
     return promise
 
 
-def _levelled(values: np.ndarray) -> tuple[np.ndarray, float]:
+def _levelled(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Values whose differences count less the worse they are, since only the order of bad settings is of use; and
-    the unit in which the good ones are."""
+    how much less, for their noise: the derivative `(N,)` at each."""
     least = float(values.min())
     unit = max(float(np.median(values)) - least, 1e-9)
     scaled = (values - least) / unit
-    return np.where(scaled < 1, scaled, 1 + np.log1p(np.maximum(scaled - 1, 0))), unit
+    beyond = np.maximum(scaled, 1)
+    return np.minimum(scaled, 1) + np.log(beyond), 1 / (unit * beyond)
 
 
 def _chance(space: Space, evidence: Evidence) -> Score:
@@ -115,7 +116,9 @@ def _climbed(space: Space, points: np.ndarray, score: Score, fits: Callable[[np.
     """The best of points that fit, each moved to better ones around it for as long as there are some; best first."""
     scores = score(points)
     order = np.argsort(-scores)
-    first = list(islice((number for number in order if fits(points[number])), STARTS)) or [order[0]]
+    first = list(islice((number for number in order if fits(points[number])), STARTS))
+    if not first:
+        return points[:0]
     points, scores, reach = points[first], scores[first], 0.2
     for _ in range(CLIMBS):
         others = _around(space, points, AROUND, reach, random).reshape(len(points), AROUND, -1)

@@ -8,6 +8,7 @@ which teaches, or the machine's (`machine`), which does not.
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -33,7 +34,6 @@ from megavox.search.space import Choice, Parameter, Setting, Space
 CAUSE, SETTING_AT_FAULT, MACHINE_AT_FAULT = "cause", "setting", "machine"
 WHOLE = 1000  # the intermediate step at the end of a training
 MOST_SPREAD = 20_000  # points among which enough must fit
-
 
 Failures = Literal["region", "worst", "none"]
 
@@ -61,7 +61,7 @@ class AsynchronousSampler(BaseSampler):
     Args:
         space: of settings.
         seed: proposals depend on it, on the trial's number and on the storage alone.
-        initial: so many trials must have ended well before a model is made; until then settings are spread evenly.
+        initial: so many values must be known before a model is made; until then settings are spread evenly.
         knowledge: what else is used.
     """
 
@@ -93,8 +93,9 @@ class AsynchronousSampler(BaseSampler):
             if len(good) > number:
                 return np.asarray(good[number])
             if count > MOST_SPREAD:
-                raise StudyError(f"of {count} settings spread over the space {len(good)} fit into memory",
-                                 where="search.space", fix="Lower the largest patch, batch or number of filters")
+                raise StudyError(f"of {count} settings spread over the space {len(good)} can be trained",
+                                 where="search.space", fix="Look for values that do not go together; if they need too "
+                                 "much memory, lower the largest patch, batch or number of filters")
             count *= 2
 
     def sample_independent(self, study: Study, trial: FrozenTrial, param_name: str,
@@ -196,7 +197,8 @@ def _widest(one: Parameter, space: Space) -> BaseDistribution:
         return CategoricalDistribution(_names(one))
     low, high = space.widest(one)
     if one.integer:
-        return IntDistribution(round(low), round(high), log=one.log)
+        least = math.ceil(low - 1e-9)
+        return IntDistribution(least, max(least, math.floor(high + 1e-9)), log=one.log)
     return FloatDistribution(low, high, log=one.log)
 
 

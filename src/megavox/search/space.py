@@ -7,8 +7,10 @@ middle, so that it makes no difference.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from decimal import Decimal
 from typing import Any
 
 import numpy as np
@@ -29,12 +31,16 @@ class Bound:
     number: float
     of: str | None = None
 
+    def __str__(self) -> str:
+        return f"{self.number:g}" + (f" * {self.of}" if self.of else "")
+
     def at(self, setting: Mapping[str, Any]) -> float:
         """Its value in a setting."""
         if self.of is None:
             return self.number
         value = setting[self.of]
-        return self.number * float(min(value) if isinstance(value, (list, tuple)) else value)
+        found = self.number * float(min(value) if isinstance(value, (list, tuple)) else value)
+        return float(f"{found:.12g}")  # 0.3, and not 0.1 * 3
 
 
 @dataclass(frozen=True)
@@ -58,6 +64,11 @@ class Number:
     integer: bool = False
     when: Mapping[str, tuple[Any, ...]] = field(default_factory=dict)
 
+    def __str__(self) -> str:
+        how = [*(["log"] if self.log else []), *([] if self.step is None else [f"steps of {self.step:g}"]),
+               *_conditions(self.when)]
+        return f"{self.low} to {self.high}" + (f" ({', '.join(how)})" if how else "")
+
     @property
     def fixed(self) -> bool:
         """Whether its bounds are those of every setting."""
@@ -68,12 +79,15 @@ class Number:
         low, high = self.low.at(setting), self.high.at(setting)
         if self.integer:
             low, high = float(np.ceil(low - 1e-9)), float(np.floor(high + 1e-9))
-        return low, max(low, high if self.step is None else low + self.step * np.floor((high - low) / self.step + 1e-9))
+        return low, max(low, high if self.step is None else _level(low, self.step, (high - low) / self.step))
 
     def value(self, place: float, setting: Mapping[str, Any]) -> float | int:
         """What lies at a place from 0 to 1."""
-        found = float(_values(np.array(place), *self.bounds(setting), self.log, self.step))
-        return round(found) if self.integer else found
+        low, high = self.bounds(setting)
+        found = float(_values(np.array(place), low, high, self.log, self.step))
+        if self.integer:
+            return round(found)
+        return found if self.step is None else _level(low, self.step, (found - low) / self.step)
 
     def place(self, value: float, setting: Mapping[str, Any]) -> float:
         """Where a value lies, from 0 to 1."""
@@ -116,6 +130,9 @@ class Choice:
     name: str
     choices: tuple[Any, ...]
     when: Mapping[str, tuple[Any, ...]] = field(default_factory=dict)
+
+    def __str__(self) -> str:
+        return "; ".join(["one of " + ", ".join(map(str, self.choices)), *_conditions(self.when)])
 
     @property
     def ordered(self) -> bool:
@@ -245,6 +262,15 @@ class Space:
             points[~here, column] = MIDDLE
             there[one.name] = here
         return points
+
+
+def _conditions(when: Mapping[str, tuple[Any, ...]]) -> list[str]:
+    return [f"where {name} is {' or '.join(map(str, values))}" for name, values in when.items()]
+
+
+def _level(low: float, step: float, count: float) -> float:
+    """What lies so many whole steps above `low`, in decimals, as people write them: 0.1 + 6 x 0.1 is 0.7."""
+    return float(Decimal(repr(float(low))) + math.floor(count + 1e-9) * Decimal(repr(float(step))))
 
 
 def _values(places: np.ndarray, low: float, high: float, log: bool, step: float | None) -> np.ndarray:

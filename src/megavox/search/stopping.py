@@ -19,9 +19,9 @@ def hopeless(curve: Curve, ended: Sequence[tuple[Curve, float]], section: StopSe
     Args:
         curve: its scores so far, the latest last.
         ended: curves of others, and the value at their end.
-        section: by which rule. `median`: its mean score so far is worse than that of half of the others was by then
-            (Golovin 2017, doi 10.1145/3097983.3098043). `curve`: the chance that its end, as foretold by theirs, is
-            better than the best one is below `risk`.
+        section: by which rule. `median`: its best score so far is worse than the median of what the others' were by
+            then on average (Golovin 2017, doi 10.1145/3097983.3098043). `curve`: the chance that its end, as foretold
+            by theirs, is better than the best one is below `risk`.
     """
     if not curve or curve[-1][0] < section.after or len(ended) < FEWEST:
         return False
@@ -29,7 +29,7 @@ def hopeless(curve: Curve, ended: Sequence[tuple[Curve, float]], section: StopSe
         share = curve[-1][0]
         others = [np.mean([score for at, score in other if at <= share]) for other, _ in ended
                   if any(at <= share for at, _ in other)]
-        return len(others) >= FEWEST and bool(np.mean([score for _, score in curve]) > np.median(others))
+        return len(others) >= FEWEST and bool(min(score for _, score in curve) > np.median(others))
     found = preview(curve, ended)
     if found is None:
         return False

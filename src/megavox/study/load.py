@@ -215,7 +215,8 @@ def _explain(item: Any, data: dict[str, Any], lines: dict[Path_, str], where: Pa
         return f"{(changed or [place])[-1]}: {key}: {message}."
     found = item.get("input")
     if kind == "model_type":
-        sections = _members(model.model_fields[str(path[-1])]) if model else []
+        field = model.model_fields.get(str(path[-1])) if model else None
+        sections = _members(field) if field else []  # none: of a mapping, whose keys are the user's
         return f"{place}: {key}: found {found!r}, expected a section. {' Or: '.join(map(_allowed_keys, sections))}"
     hint = ""
     if kind == "literal_error" and isinstance(found, str):

@@ -3,25 +3,31 @@
 from __future__ import annotations
 
 import re
+from contextlib import suppress
 from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, model_validator
 
 from megavox.study.section import Positive, Section
 
-OF_ANOTHER = re.compile(r"(?:(?P<factor>[0-9.e+-]+) *\* *)?(?P<key>[a-z_][\w.]*)(?: */ *(?P<divisor>[0-9.e+-]+))?")
+_NUMBER = r"[0-9]*\.?[0-9]+(?:e[+-]?[0-9]+)?"
+OF_ANOTHER = re.compile(rf"(?:(?P<factor>{_NUMBER}) *\* *)?(?P<key>[a-z_][\w.]*)"
+                        rf"(?: *(?P<sign>[*/]) *(?P<by>{_NUMBER}))?")
 
 
-def _number(value: Any) -> Any:
+def _end(value: Any) -> Any:
     """YAML takes 1e-8 for a text; numbers are meant where a text is one."""
-    try:
-        return float(value) if isinstance(value, str) else value
-    except ValueError:
+    if not isinstance(value, str):
         return value
+    with suppress(ValueError):
+        return float(value)
+    if not OF_ANOTHER.fullmatch(value):
+        raise ValueError(f"found {value!r}, expected a number, or another searched key, also times or by a number, "
+                         "such as batches.patch / 4")
+    return value
 
 
-End = Annotated[float | Annotated[str, Field(pattern=f"^{OF_ANOTHER.pattern}$")],
-                BeforeValidator(_number)]
+End = Annotated[float | str, BeforeValidator(_end)]
 
 
 class ParameterSection(Section):
@@ -56,8 +62,9 @@ class ParameterSection(Section):
 class StopSection(Section):
     """When a trial that promises nothing is ended."""
 
-    rule: Literal["median", "curve"] = Field("curve", description="median: worse midway than half of the others were; "
-                                             "curve: its end, foretold from theirs, is worse than the best so far")
+    rule: Literal["median", "curve"] = Field(
+        "curve", description="median: never as good as half of the others were on average; curve: its end, foretold "
+        "from theirs, is worse than the best so far")
     after: Annotated[float, Field(gt=0, lt=1)] = Field(0.25, description="share of the training that it has had")
     risk: Annotated[float, Field(gt=0, lt=0.5)] = Field(
         0.05, description="chance, at the most, that one is ended which would have become the best; of `curve`")
@@ -78,7 +85,7 @@ class SearchSection(Section):
     space: dict[str, ParameterSection] = Field(min_length=1, description="key of the study -> its values")
     workers: Positive = Field(4, description="trials at a time")
     jobs: Positive = Field(40, description="trials in all")
-    initial: Annotated[int, Field(ge=2)] = Field(3, description="so many must have ended before a model proposes")
+    initial: Annotated[int, Field(ge=2)] = Field(3, description="so many values must be known before a model proposes")
     method: Literal["asynchronous", "random", "sobol", "tpe", "poster"] = Field(
         "asynchronous", description="who proposes; the others are there to compare with")
     objective: str | None = Field(None, description="validation score; default: the task's own")

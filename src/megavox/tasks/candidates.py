@@ -84,7 +84,7 @@ def _peeled(probability: np.ndarray, most: int) -> list[tuple[float, np.ndarray,
         score = float(left[peak])
         if score < FAINTEST or len(found) == most:
             break
-        members = _around(left >= SHARE * score, peak)
+        members = _around(left, SHARE * score, peak)
         weights = left[members]
         if len(weights) >= FEWEST_VOXELS:
             found.append((score, np.array([weights @ axis for axis in members]) / weights.sum(), len(weights)))
@@ -92,16 +92,17 @@ def _peeled(probability: np.ndarray, most: int) -> list[tuple[float, np.ndarray,
     return found
 
 
-def _around(mask: np.ndarray, peak: Sequence[int]) -> tuple[np.ndarray, ...]:
-    """Indices of the part of a mask that a voxel of it belongs to; only as much is looked at as has to be."""
+def _around(values: np.ndarray, least: float, peak: Sequence[int]) -> tuple[np.ndarray, ...]:
+    """Indices of the connected voxels around a peak with at least such a value; only as much is looked at as has to
+    be."""
     reach = 8
     while True:
         low = [max(0, at - reach) for at in peak]
-        box = mask[tuple(slice(first, at + reach + 1) for first, at in zip(low, peak, strict=True))]
+        box = values[tuple(slice(first, at + reach + 1) for first, at in zip(low, peak, strict=True))] >= least
         labels, _ = ndimage.label(box, _ALL_NEIGHBOURS)
         members = np.nonzero(labels == labels[tuple(at - first for at, first in zip(peak, low, strict=True))])
         whole = all((first == 0 or axis.min() > 0) and (first + size == full or axis.max() < size - 1)
-                    for axis, first, size, full in zip(members, low, box.shape, mask.shape, strict=True))
+                    for axis, first, size, full in zip(members, low, box.shape, values.shape, strict=True))
         if whole:
             return tuple(axis + first for axis, first in zip(members, low, strict=True))
         reach *= 2

@@ -33,6 +33,7 @@ class Classify:
     def __init__(self, section: ClassifyTask, train: list[Record]) -> None:
         self.classes = section.names
         self.outputs = section.outputs
+        self.scores = ["auroc", "loss"]
         self.multilabel = section.multilabel
         self._smoothing = section.label_smoothing
         self._weights = self._class_weights(section, train)

@@ -35,6 +35,7 @@ class Detect:
     def __init__(self, section: DetectTask, train: list[Record]) -> None:
         self.classes = section.names
         self.outputs = section.outputs
+        self.scores = ["partial_area", "mean_sensitivity", "sensitivity_at_1"]
 
     def loss(self, output: Any, target: torch.Tensor) -> torch.Tensor:
         """Loss of logits `(B, 2, *S)`, or a list of them, for marks `(B, *S)` as of `store.pack.marked`."""

@@ -15,10 +15,19 @@ from megavox.tasks.segment import Segment
 
 
 class Task(Protocol):
-    """What is learnt: target form, loss, metrics, and what a prediction is."""
+    """What is learnt: target form, loss, metrics, and what a prediction is.
+
+    Attributes:
+        kind: the word for it in a study.
+        headline: the score by which weights are kept; higher is better.
+        scores: names of all that `score` tells.
+        classes: names.
+        outputs: channels of a network's output.
+    """
 
     kind: str
     headline: str
+    scores: list[str]
     classes: list[str]
     outputs: int
 
@@ -29,7 +38,7 @@ class Task(Protocol):
         """What validation keeps of one case: few numbers."""
 
     def score(self, rows: list[Any]) -> dict[str, float]:
-        """Metrics of a validation from its rows; `headline` among them, higher is better."""
+        """Metrics of a validation from its rows, by the names of `scores`."""
 
     def summary(self, rows: list[dict[str, Any]], *, seed: int, resamples: int,
                 thresholds: list[float] | None) -> dict[str, Any]:

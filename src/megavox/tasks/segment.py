@@ -28,6 +28,7 @@ class Segment:
     def __init__(self, section: SegmentTask, train: list[Record]) -> None:
         self.classes = section.names
         self.outputs = section.outputs
+        self.scores = ["dice", *(f"dice {name}" for name in self.classes)]
         self._batch_dice = section.dice == "batch"
         self._weights = torch.tensor(section.class_weights) if section.class_weights else None
 

@@ -39,16 +39,19 @@ LUNGS = "seg-lungs"  # begins the name of LUNA16's folder of lung masks, which a
 
 
 def recognise(folder: Path) -> Guess | None:
-    """An annotations.csv with LUNA16's columns."""
+    """An annotations.csv with LUNA16's columns.
+
+    Raises:
+        CohortError: it is empty, or has some of them.
+    """
     path = folder / "annotations.csv"
     if not path.is_file():
         return None
-    try:
-        table = read_rows(path, "cohort.annotations")
-    except CohortError:
+    table = read_rows(path, "cohort.annotations")
+    if table.columns and not {SERIES, *NUMBERS} & set(table.columns):
         return None
-    if not {SERIES, *NUMBERS} <= set(table.columns):
-        return None
+    for column in (SERIES, *NUMBERS):
+        table.need(column, "cohort.annotations")
     cohort: dict[str, object] = {"layout": "luna16", "folder": str(folder)}
     if not (folder / "annotations_excluded.csv").is_file():
         cohort["excluded"] = None
