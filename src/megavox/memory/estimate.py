@@ -16,7 +16,9 @@ from megavox.tasks.registry import Task
 PROCESS_GB = 0.5  # Python with its libraries and a loader, before anything is trained
 COPIES = {"sgd": 3, "lars": 3, "adam": 4, "adamw": 4, "lamb": 4}  # of the weights: with gradients and moments
 SAMPLES = 2  # at which is counted: batch norms refuse one
-BESIDES = 4  # tensors as large as the largest: gradients on their way back, and copies in a convolution's own layout
+BESIDES = 2  # tensors as large as the largest: gradients on their way back, and copies in a convolution's own layout
+MAPPED_BYTES = 32 * 2**20  # a larger tensor has pages of its own (glibc's DEFAULT_MMAP_THRESHOLD_MAX)
+HOLES = 1.25  # of the heap that others share: what is let go of between two that stay is not given back
 
 
 @dataclass(frozen=True)
@@ -25,13 +27,11 @@ class Kept:
 
     Attributes:
         weights: of the network.
-        activations: that the backward pass needs.
-        largest: of these.
+        activations: each of what the backward pass needs.
     """
 
     weights: int
-    activations: int
-    largest: int
+    activations: tuple[int, ...]
 
 
 def kept(model: ModelSection, task: Task, patch: Sequence[int], channels: int) -> Kept:
@@ -63,8 +63,8 @@ def kept(model: ModelSection, task: Task, patch: Sequence[int], channels: int) -
         with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
             task.loss(network(image), target)
     weights = _storages(network)
-    sizes = [storage.nbytes() for number, storage in found.items() if number not in weights]
-    return Kept(sum(weights.values()), sum(sizes) // SAMPLES, max(sizes) // SAMPLES)
+    sizes = (storage.nbytes() // SAMPLES for number, storage in found.items() if number not in weights)
+    return Kept(sum(weights.values()), tuple(sizes))
 
 
 def _storages(network: nn.Module) -> dict[int, int]:
@@ -81,4 +81,7 @@ def training_gb(step: Kept, batch: int, training: TrainingSection) -> float:
         training: optimiser and averaging.
     """
     copies = COPIES[training.optimiser.name] + (training.ema > 0)
-    return PROCESS_GB + (copies * step.weights + batch * (step.activations + BESIDES * step.largest)) / 1e9
+    passing = (max(step.activations, default=0),) * BESIDES
+    sizes = [batch * one for one in step.activations + passing]
+    taken = sum(one if one > MAPPED_BYTES else HOLES * one for one in sizes)
+    return PROCESS_GB + (copies * step.weights + taken) / 1e9
