@@ -55,11 +55,11 @@ def _tell_mine(result: Any, project: Project) -> Iterable[str]:
 
 
 def _tell_scale(result: Any, project: Project) -> Iterable[str]:
-    yield "scaling  ranks  batch  s/1000 steps  samples/s  speed-up  efficiency  communication  waiting"
+    yield "scaling  ranks  batch  s/1000 steps  samples/s  speed-up  efficiency  communication  uneven  waiting"
     for row in result.rows:
         yield (f"{row['scaling']:<8} {row['ranks']:>5}  {row['batch']:>5}  {row['seconds_per_1000_steps']:>12.1f}  "
                f"{row['samples_per_s']:>9.2f}  {row['speed_up']:>8.2f}  {row['efficiency']:>10.0%}  "
-               f"{row['communication']:>13.1%}  {row['waiting']:>7.1%}")
+               f"{row['communication']:>13.1%}  {row['uneven']:>6.1%}  {row['waiting']:>7.1%}")
     yield from result.limits
     yield f"the table and a figure are in {result.folder}"
 

@@ -80,6 +80,7 @@ def test_two_ranks_train_the_batch_of_one(two: Project) -> None:
         assert weights(two)[name] == pytest.approx(value, abs=1e-5), name
     told = read_json(two.run.pace)
     assert told["ranks"] == 2 and told["batch"] == 4 and 0 < told["efficiency"] < 2 and told["pairs"] >= 1
+    assert 0 <= told["uneven"] < 1
 
 
 @pytest.mark.xdist_group("two ranks")

@@ -300,15 +300,17 @@ def test_scale_tells_what_it_has_when_a_job_fails(project: Project) -> None:
 
 def test_what_limits_scaling_is_said(project: Project) -> None:
     def found(ranks: int, step_s: float, **about: object) -> dict[str, Any]:
-        pace = {"ranks": ranks, "batch": 8, "step_s": step_s, "efficiency": 0.8, "waiting": 0.3, "pairs": 5}
+        pace = {"ranks": ranks, "batch": 8, "step_s": step_s, "efficiency": 0.68, "uneven": 0.12, "waiting": 0.3,
+                "pairs": 5}
         return {"pace": {**pace, **about}, "device": "cuda", "cores": 16, "threads": 4,
                 "links": {"0-1": "SYS", "2-3": "NV2"}}
 
     told = limit({1: found(1, 1.0), 4: found(4, 0.5)})
     assert told.startswith("4 ranks are 2.00 times as fast as 1 (50%)")
     assert "30% of a step is waiting for data" in told and "20% of a step is communication" in told
+    assert "12% of a step is waiting for the slowest rank" in told
     assert "the GPUs 0-1 have no direct link" in told
-    quick = {"efficiency": 1.0, "waiting": 0.0}
+    quick = {"efficiency": 1.0, "uneven": 0.0, "waiting": 0.0}
     alone = {**found(1, 1.0, **quick), "links": {}}
     assert limit({1: alone, 2: {**found(2, 0.5, **quick), "links": {}}}).endswith("(100%); nothing noticeable")
     crowded = {**found(8, 0.9, **quick), "links": {}, "device": "cpu", "cores": 2}

@@ -23,6 +23,8 @@ class Pace:
         step_s: median time of a step, waiting for data included.
         efficiency: median, over pairs of steps beside each other, of the time without synchronisation over that with
             it; 1 for one rank. PyTorch's own batch norms over ranks, on CUDA, cannot be left out and are in both.
+        uneven: median share of a step by which the ranks' steps without synchronisation are shorter than the slowest
+            rank's: with it they wait for that one, however fast the network is.
         waiting: median share of a step spent waiting for data.
         pairs: how many were measured.
     """
@@ -31,6 +33,7 @@ class Pace:
     batch: int
     step_s: float
     efficiency: float
+    uneven: float
     waiting: float
     pairs: int
 
@@ -41,13 +44,13 @@ class Pace:
 
     @property
     def communication(self) -> float:
-        """Share of a step that synchronisation takes."""
-        return max(0.0, 1 - self.efficiency)
+        """Share of a step that synchronisation takes, beyond waiting for the slowest rank."""
+        return max(0.0, 1 - self.efficiency - self.uneven)
 
     def sentence(self) -> str:
         """For people."""
         return (f"{self.ranks} ranks: {self.samples_per_s:.3g} samples/s; {self.communication:.1%} of a step is "
-                f"communication, {self.waiting:.1%} waiting for data")
+                f"communication, {self.uneven:.1%} waiting for the slowest rank, {self.waiting:.1%} waiting for data")
 
 
 def pace(training: Training, ranks: Ranks, seconds: float, stop: Callable[[], bool] = bool) -> Pace:
@@ -75,7 +78,9 @@ def pace(training: Training, ranks: Ranks, seconds: float, stop: Callable[[], bo
             ranks.mean(0.0)  # so that none begins the next pair early
     finally:
         stepper.close()
-    pairs = list(zip(apart, together, strict=True))[WARM_UP:]
-    ratio = median(alone / both for alone, both in pairs)
-    return Pace(ranks.count, training.samples.batch, ranks.mean(median(both for _, both in pairs)),
-                ranks.mean(ratio) if ranks.count > 1 else 1.0, ranks.mean(median(waiting[WARM_UP:])), len(pairs))
+    slowest = map(max, zip(*ranks.gather([apart]), strict=True))
+    pairs = list(zip(apart, together, slowest, strict=True))[WARM_UP:]
+    efficiency = median(alone / both for alone, both, _ in pairs) if ranks.count > 1 else 1.0
+    uneven = median((last - alone) / both for alone, both, last in pairs)
+    return Pace(ranks.count, training.samples.batch, ranks.mean(median(both for _, both, _ in pairs)),
+                ranks.mean(efficiency), ranks.mean(uneven), ranks.mean(median(waiting[WARM_UP:])), len(pairs))

@@ -27,7 +27,7 @@ from megavox.study import AUTO
 
 NOTICEABLE = 0.1  # a share of time that is worth a word
 COLUMNS = ("scaling", "ranks", "batch", "seconds_per_1000_steps", "samples_per_s", "speed_up", "efficiency",
-           "communication", "waiting")
+           "communication", "uneven", "waiting")
 
 
 @dataclass(frozen=True)
@@ -120,7 +120,7 @@ def _rows(kind: str, found: dict[int, dict[str, Any]]) -> Iterator[dict[str, Any
         yield {"scaling": kind, "ranks": count, "batch": pace.batch, "seconds_per_1000_steps": 1000 * pace.step_s,
                "samples_per_s": pace.samples_per_s, "speed_up": speed_up,
                "efficiency": speed_up * first.ranks / count, "communication": pace.communication,
-               "waiting": pace.waiting}
+               "uneven": pace.uneven, "waiting": pace.waiting}
 
 
 def limit(found: dict[int, dict[str, Any]]) -> str:
@@ -138,6 +138,9 @@ def limit(found: dict[int, dict[str, Any]]) -> str:
     if pace.communication > NOTICEABLE:
         reasons.append(f"{pace.communication:.0%} of a step is communication: larger batches, training.accumulate or "
                        "training.ranks.gradients: bfloat16 make it less")
+    if pace.uneven > NOTICEABLE:
+        reasons.append(f"{pace.uneven:.0%} of a step is waiting for the slowest rank: its machine is slower, or has "
+                       "other things to do")
     far = without_direct_link(about["links"])
     if far:
         reasons.append(f"the GPUs {', '.join(far)} have no direct link, so their gradients go through the processor")

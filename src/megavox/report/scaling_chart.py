@@ -16,7 +16,8 @@ def scaling_chart(rows: Sequence[Mapping[str, Any]]) -> Figure:
     """Chart of a scaling table.
 
     Args:
-        rows: `scaling` (its kind), `ranks`, `speed_up`, and shares of a step's time `communication` and `waiting`.
+        rows: `scaling` (its kind), `ranks`, `speed_up`, and shares of a step's time: `communication`, `uneven`,
+            `waiting`.
 
     Returns:
         SVG.
@@ -32,8 +33,9 @@ def scaling_chart(rows: Sequence[Mapping[str, Any]]) -> Figure:
         below.plot(at, [row["communication"] for row in those], "o-", color=colour(number))
         [dashed] = below.plot(at, [row["waiting"] for row in those], "s--", color=colour(number),
                               markerfacecolor="none")
-        handles += [line, dashed]
-        names += [f"{kind}; below: communication", f"{kind}, waiting for data"]
+        [dotted] = below.plot(at, [row["uneven"] for row in those], "^:", color=colour(number), markerfacecolor="none")
+        handles += [line, dotted, dashed]
+        names += [f"{kind}; below: communication", f"{kind}, uneven ranks", f"{kind}, waiting for data"]
     above.set_ylabel("times as fast")
     for axes in (above, below):
         axes.set_xscale("log", base=2)
@@ -42,7 +44,8 @@ def scaling_chart(rows: Sequence[Mapping[str, Any]]) -> Figure:
         axes.xaxis.set_minor_locator(NullLocator())
         axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: plain_number(value)))
     below.set_ylabel("share of a step")
-    below.set_ylim(top=max(0.1, *(1.1 * row[share] for row in rows for share in ("communication", "waiting"))))
+    shares = (row[name] for row in rows for name in ("communication", "uneven", "waiting"))
+    below.set_ylim(top=max(0.1, *(1.1 * share for share in shares)))
     below.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:.0%}"))
     below.set_xlabel("ranks")
     legend_below(figure, handles, names, columns=2)
