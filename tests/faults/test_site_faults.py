@@ -19,6 +19,7 @@ from megavox.jobs.job import JobFolder, Request, State, Status
 from megavox.jobs.local import Local, LocalSection
 from megavox.jobs.site import Site
 from megavox.jobs.slurm import Slurm, SlurmSection
+from megavox.jobs.supervisor import NICE
 
 
 @pytest.fixture
@@ -227,3 +228,17 @@ def test_a_job_that_takes_more_memory_than_it_asked_for_is_ended(tmp_path: Path)
         found = ended(site, job)
         assert found.state is state, found
         assert (found.state is State.DONE) == ("0.2 GB asked for" not in found.told)
+
+
+@pytest.mark.skipif(not Path("/proc/self/autogroup").exists(), reason="this kernel has no autogroups")
+@pytest.mark.parametrize("ranks", [1, 2])
+def test_jobs_give_way_though_each_is_a_session_of_its_own(tmp_path: Path, ranks: int) -> None:
+    site = Local(LocalSection(cpus=2, place=tmp_path / "slots"))
+    request = Request(("bash", "-c", "echo $(nice) $(cat /proc/self/autogroup) >> $RANK.said"), str(tmp_path),
+                      ranks=ranks, environment={} if ranks > 1 else {"RANK": "0"})
+    job = JobFolder.create(tmp_path / "job", request)
+    site.submit(job)
+    assert ended(site, job).state is State.DONE
+    for rank in range(ranks):
+        ours, _, *group = (tmp_path / f"{rank}.said").read_text().split()
+        assert (ours, group) == (str(NICE), ["nice", str(NICE)])

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import optuna
 import pytest
+from optuna.storages import RDBStorage
 from spaces import MIXED
 
 from megavox.core.claims import Claims
@@ -120,3 +121,7 @@ def test_a_search_in_postgresql_is_seen_from_everywhere_and_outlives_its_server(
         for number in range(6):
             journal.end(journal.propose(), float(number))
         assert [one.params for one in journal.trials()] == [one.params for one in here.trials()], "as from a journal"
+        for ledger in (*ledgers, here):
+            assert isinstance(ledger.storage, RDBStorage)
+            ledger.storage.remove_session()
+            ledger.storage.engine.dispose()

@@ -15,8 +15,9 @@ import os
 import signal
 import sys
 import threading
+import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from multiprocessing import forkserver, resource_tracker
 from multiprocessing.context import ForkServerContext
 from typing import NoReturn
@@ -24,6 +25,7 @@ from typing import NoReturn
 from megavox.core.signals import JOB_SIGNALS
 
 _PR_SET_PDEATHSIG = 1  # of prctl(2)
+_AUTOGROUP = "/proc/self/autogroup"  # sched(7)
 
 # Semaphores that libraries make in a worker which is killed are removed by Python's tracker; no need to tell anybody.
 QUIET_TRACKER = "ignore::UserWarning:multiprocessing.resource_tracker"
@@ -87,6 +89,27 @@ def die_with_parent() -> None:
     """
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
+def nice_session() -> None:
+    """For a process that gives way (`nice`) and has just begun a session: let the session give way as much.
+
+    Where Linux has autogroups it shares the cores among sessions first, and niceness counts within one alone; a new
+    one has none. To be called in the process itself, or as `preexec_fn`.
+    """
+    niceness = os.getpriority(os.PRIO_PROCESS, 0)
+    if niceness <= 0:
+        return
+    with suppress(OSError):  # there are none
+        file = os.open(_AUTOGROUP, os.O_WRONLY)
+        try:
+            for _ in range(20):
+                with suppress(BlockingIOError):  # Linux hears one such word in a tenth of a second, of all processes
+                    os.write(file, str(niceness).encode())
+                    break
+                time.sleep(0.1)
+        finally:
+            os.close(file)
 
 
 @atexit.register

@@ -24,7 +24,7 @@ from types import FrameType
 from typing import Any
 
 from megavox.core.files import read_json, write_json
-from megavox.core.processes import die_with_parent
+from megavox.core.processes import die_with_parent, nice_session
 from megavox.core.provenance import cores
 from megavox.core.signals import TO_BE_CONTINUED
 from megavox.jobs.job import ELEMENT, JobFolder, Request, State, Status
@@ -89,7 +89,12 @@ def _started(folder: JobFolder, request: Request, element: int | None) -> subpro
                  "OMP_NUM_THREADS": str(request.cpus or max(1, cores() * request.nodes // request.ranks)),
                  **request.environment,
                  **({} if element is None else {ELEMENT: str(element)})},
-            start_new_session=True, preexec_fn=die_with_parent)
+            start_new_session=True, preexec_fn=_begin)
+
+
+def _begin() -> None:
+    die_with_parent()
+    nice_session()
 
 
 def _state(status: int, heard: Container[int], cancelled: bool, for_memory: bool) -> State:

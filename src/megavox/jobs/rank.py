@@ -17,7 +17,7 @@ import time
 from pathlib import Path
 
 from megavox.core.files import write_json
-from megavox.core.processes import die_with_parent
+from megavox.core.processes import die_with_parent, nice_session
 from megavox.core.signals import TO_BE_CONTINUED
 from megavox.jobs.job import JobFolder
 
@@ -27,6 +27,7 @@ LOOK_EVERY_S = 0.5  # for the file that tells all ranks to stop
 def main(folder: JobFolder, element: int | None) -> int:
     """Run the job's command as this rank; returns the status to leave with."""
     die_with_parent()
+    nice_session()  # `torchrun` begins one for each rank
     rank, told = int(os.environ["RANK"]), False
     about = {"rank": rank, "host": socket.gethostname()}
     write_json(folder.rank(rank, element), {**about, "exit": None, "ended": time.time()})

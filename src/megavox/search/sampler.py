@@ -24,6 +24,7 @@ from optuna.distributions import (
 from optuna.samplers import BaseSampler, RandomSampler
 from optuna.study import Study, StudyDirection
 from optuna.trial import FrozenTrial, Trial, TrialState
+from threadpoolctl import threadpool_limits
 
 from megavox.core.errors import StudyError
 from megavox.core.randomness import generator
@@ -82,7 +83,8 @@ class AsynchronousSampler(BaseSampler):
             point = self._spread(trial.number)
         else:
             random = generator(self._seed, "proposal", trial.number)
-            point = propose(self._space, evidence, random, self._knowledge.fits)
+            with threadpool_limits(1):  # on matrices as small as these, threads on busy cores wait for each other
+                point = propose(self._space, evidence, random, self._knowledge.fits)
         return as_parameters(self._space, self._space.decode(point))
 
     def _spread(self, number: int) -> np.ndarray:
