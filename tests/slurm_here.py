@@ -52,9 +52,12 @@ SwitchType=switch/none
 ReturnToService=2
 SlurmdParameters=config_overrides
 LaunchParameters=disable_send_gids
+JobAcctGatherType=jobacct_gather/linux
+JobAcctGatherFrequency=task=1
+JobAcctGatherParams=OverMemoryKill,NoShared
 SelectType=select/cons_tres
 SelectTypeParameters=CR_Core_Memory
-DefMemPerCPU=512
+DefMemPerCPU=1024
 GresTypes=gpu
 SchedulerParameters=sched_interval=2,bf_interval=2,batch_sched_delay=0,sched_min_interval=200000,requeue_delay=1
 MinJobAge={remembers}

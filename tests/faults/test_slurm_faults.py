@@ -199,6 +199,16 @@ def test_why_a_job_waits_is_told(site: Slurm, tmp_path: Path) -> None:
     site.cancel(job)
 
 
+def test_a_job_that_takes_more_memory_than_it_asked_for_is_told_so(site: Slurm, tmp_path: Path) -> None:
+    hungry = f"{sys.executable} -c 'import time; taken = bytearray(400_000_000); print(42, flush=True); time.sleep(5)'"
+    small, large = (sent(site, tmp_path, f"job-{gb}", hungry, memory_gb=gb) for gb in (0.2, 0.8))
+    [[killed]], [[lived]] = (final(site, job) for job in (small, large))
+    assert killed.state is State.MEMORY and killed.told.endswith("42"), killed
+    assert killed.told.count("Exceeded job memory limit") == 1, "though Slurm says so twice"
+    assert f"> {190 << 20})" in killed.told, "of 0.2 GB"
+    assert lived.state is State.DONE, lived
+
+
 def test_what_slurm_itself_writes_of_an_end_is_passed_on(site: Slurm, tmp_path: Path) -> None:
     """Where it kills a job whole, for memory say, the job can leave no word."""
     wrote = "slurmstepd: error: Exceeded job memory limit"

@@ -231,7 +231,7 @@ class Slurm:
             "open-mode": "append",
             "partition": request.partition, "account": request.account,
             "gpus-per-node": request.gpus or None, "array": f"0-{count - 1}" if count else None,
-            "mem": f"{int(1000 * request.memory_gb)}M" if request.memory_gb else None,
+            "mem": f"{max(1, int(1e9 * request.memory_gb) >> 20)}M" if request.memory_gb else None,
             "time": math.ceil(request.time_limit_s / 60) if request.time_limit_s else None}
         if request.time_limit_s:
             options["signal"] = f"B:USR1@{int(min(request.grace_s, request.time_limit_s / 2))}"

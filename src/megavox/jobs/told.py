@@ -33,7 +33,8 @@ def how_it_ended(state: State, status: int | None, folder: JobFolder, element: i
     text = _failed(status, folder, element) if state is State.FAILED else _WORDS[state]
     if state in (State.DONE, State.CANCELLED):
         return text
-    words = "\n".join([line for line in said.splitlines() if line.strip()][-LINES:])
+    lines = dict.fromkeys(line for line in said.splitlines() if line.strip())  # Slurm repeats itself
+    words = "\n".join([*lines][-LINES:])
     text += f"; the site wrote:\n{words}\n" if words else ""
     end = folder.log_end(element)
     return text + (f"; the end of {folder.log(element)}:\n{end}" if end else "")
