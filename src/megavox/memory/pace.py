@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from statistics import median
+from statistics import mean, median
 
 from megavox.training.loop import Training, stepper_on_a_copy
 from megavox.training.parallel import Ranks
@@ -23,8 +23,9 @@ class Pace:
         step_s: median time of a step, waiting for data included.
         efficiency: median, over pairs of steps beside each other, of the time without synchronisation over that with
             it; 1 for one rank. PyTorch's own batch norms over ranks, on CUDA, cannot be left out and are in both.
-        uneven: median share of a step by which the ranks' steps without synchronisation are shorter than the slowest
-            rank's: with it they wait for that one, however fast the network is.
+        uneven: median, over those pairs, of the share of a step by which the steps without synchronisation, in the
+            mean over ranks, are shorter than the slowest rank's: with it they wait for that one, however fast the
+            network is. At the least: they also wait within a step, for whoever is slower up to there.
         waiting: median share of a step spent waiting for data.
         pairs: how many were measured.
     """
@@ -78,9 +79,8 @@ def pace(training: Training, ranks: Ranks, seconds: float, stop: Callable[[], bo
             ranks.mean(0.0)  # so that none begins the next pair early
     finally:
         stepper.close()
-    slowest = map(max, zip(*ranks.gather([apart]), strict=True))
-    pairs = list(zip(apart, together, slowest, strict=True))[WARM_UP:]
+    pairs = list(zip(apart, together, zip(*ranks.gather([apart]), strict=True), strict=True))[WARM_UP:]
     efficiency = median(alone / both for alone, both, _ in pairs) if ranks.count > 1 else 1.0
-    uneven = median((last - alone) / both for alone, both, last in pairs)
+    uneven = median((max(those) - mean(those)) / both for _, both, those in pairs)
     return Pace(ranks.count, training.samples.batch, ranks.mean(median(both for _, both, _ in pairs)),
                 ranks.mean(efficiency), ranks.mean(uneven), ranks.mean(median(waiting[WARM_UP:])), len(pairs))
