@@ -200,7 +200,7 @@ def test_why_a_job_waits_is_told(site: Slurm, tmp_path: Path) -> None:
 
 
 def test_a_job_that_takes_more_memory_than_it_asked_for_is_told_so(site: Slurm, tmp_path: Path) -> None:
-    hungry = f"{sys.executable} -c 'import time; taken = bytearray(400_000_000); print(42, flush=True); time.sleep(5)'"
+    hungry = f"{sys.executable} -c 'import time; print(42, flush=True); taken = bytearray(400_000_000); time.sleep(5)'"
     small, large = (sent(site, tmp_path, f"job-{gb}", hungry, memory_gb=gb) for gb in (0.2, 0.8))
     [[killed]], [[lived]] = (final(site, job) for job in (small, large))
     assert killed.state is State.MEMORY and killed.told.endswith("42"), killed
