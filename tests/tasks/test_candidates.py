@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from megavox.images.geometry import Geometry
-from megavox.tasks.candidates import FEWEST_VOXELS, candidates
+from megavox.tasks.candidates import LEAST_MM3, candidates
 
 GRID = Geometry((60, 50, 30), (0.8, 0.8, 1.5), (-20.0, 10.0, 100.0), (-1.0, 0, 0, 0, 0, 1.0, 0, 1.0, 0))
 
@@ -48,9 +48,17 @@ def test_one_finding_is_one_candidate() -> None:
 def test_specks_and_what_is_too_faint_are_none() -> None:
     probability = np.zeros(GRID.shape)
     assert len(candidates(probability, GRID).scores) == 0
-    probability.reshape(-1)[:FEWEST_VOXELS - 1] = 0.9
+    probability.reshape(-1)[:int(LEAST_MM3 / GRID.voxel_mm3)] = 0.9
     probability[20:25, 20:25, 20:25] = 0.009
     assert candidates(probability, GRID).centres_mm.shape == (0, 3)
+
+
+@pytest.mark.parametrize("spacing_mm", [0.7, 1.0, 2.5])
+def test_the_smallest_nodules_that_count_are_candidates_on_any_grid(spacing_mm: float) -> None:
+    grid = Geometry((12, 12, 12), (spacing_mm,) * 3, (0.0, 0.0, 0.0), (1.0, 0, 0, 0, 1.0, 0, 0, 0, 1.0))
+    z, y, x = np.indices(grid.shape)
+    probability = np.where((x - 6) ** 2 + (y - 6) ** 2 + (z - 6) ** 2 <= (1.5 / spacing_mm) ** 2, 0.9, 0.0)
+    assert candidates(probability, grid).centres_mm == pytest.approx(np.full((1, 3), 6 * spacing_mm), abs=1e-9)
 
 
 def test_there_are_no_more_than_asked_for() -> None:

@@ -17,9 +17,9 @@ from megavox.images.geometry import Geometry
 
 FAINTEST = 0.01  # no peak is lower
 SHARE = 0.4  # of the peak, above which a voxel belongs to its candidate
-FEWEST_VOXELS = 10
+LEAST_MM3 = 10.0  # a ball of 2.7 mm; LUNA16 counts nodules from 3 mm
 MOST = 100  # of a case
-SPECKS = 20  # peaks of fewer voxels that are passed over, for each candidate
+SPECKS = 20  # smaller peaks that are passed over, for each candidate
 NEAREST_MM = 5.0  # centres nearer than this, or than the larger one's radius, are one finding
 _ALL_NEIGHBOURS = np.ones((3, 3, 3), dtype=bool)
 
@@ -59,6 +59,7 @@ def candidates(probability: np.ndarray, geometry: Geometry, most: int = MOST) ->
         most: how many, at the most.
     """
     found = []
+    fewest = LEAST_MM3 / geometry.voxel_mm3
     regions, count = ndimage.label(probability >= SHARE * FAINTEST, _ALL_NEIGHBOURS)
     highest = ndimage.maximum(probability, regions, np.arange(1, count + 1))
     for number, box in enumerate(ndimage.find_objects(regions), 1):
@@ -66,7 +67,7 @@ def candidates(probability: np.ndarray, geometry: Geometry, most: int = MOST) ->
             continue
         inside = np.where(regions[box] == number, probability[box], 0.0)
         first = np.array([part.start for part in box])
-        found += [(score, where + first, voxels) for score, where, voxels in _peeled(inside, most)]
+        found += [(score, where + first, voxels) for score, where, voxels in _peeled(inside, most, fewest)]
     found.sort(key=lambda one: -one[0])
     matrix = geometry.affine()
     centres = np.array([matrix[:3, :3] @ where[::-1] + matrix[:3, 3] for _, where, _ in found]).reshape(-1, 3)
@@ -75,8 +76,8 @@ def candidates(probability: np.ndarray, geometry: Geometry, most: int = MOST) ->
     return Candidates(np.array([score for score, _, _ in found])[kept], centres[kept], diameters[kept])
 
 
-def _peeled(probability: np.ndarray, most: int) -> list[tuple[float, np.ndarray, int]]:
-    """Score, centre in voxels (z, y, x) and number of voxels of each peak of a region."""
+def _peeled(probability: np.ndarray, most: int, fewest: float) -> list[tuple[float, np.ndarray, int]]:
+    """Score, centre in voxels (z, y, x) and number of voxels of each peak of a region, if not fewer than that."""
     left = probability.astype(np.float64)
     found: list[tuple[float, np.ndarray, int]] = []
     for _ in range(SPECKS * most):
@@ -86,7 +87,7 @@ def _peeled(probability: np.ndarray, most: int) -> list[tuple[float, np.ndarray,
             break
         members = _around(left, SHARE * score, peak)
         weights = left[members]
-        if len(weights) >= FEWEST_VOXELS:
+        if len(weights) >= fewest:
             found.append((score, np.array([weights @ axis for axis in members]) / weights.sum(), len(weights)))
         left[members] = 0.0
     return found
