@@ -10,7 +10,7 @@ INFERENCE := prediction export cohort
 SCALING := scaling large_batch
 SEARCH := search
 
-.PHONY: demo install test lint bench bench-data bench-inference bench-scaling bench-search reference clean
+.PHONY: demo install test lint bench bench-data bench-inference bench-memory bench-scaling bench-search reference clean
 
 demo: $(VENV)/installed
 	$(BIN)/megavox demo demo
@@ -48,6 +48,9 @@ bench-data: $(VENV)/installed-peers
 
 bench-inference: $(VENV)/installed-peers
 	$(call measured,$(INFERENCE))
+
+bench-memory: $(VENV)/installed
+	$(call measured,memory)
 
 bench-scaling: $(VENV)/installed
 	$(call measured,$(SCALING))

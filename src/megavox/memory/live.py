@@ -1,0 +1,125 @@
+"""What is in memory while a program runs: every storage from where it was made to where it was let go of.
+
+Works on real tensors, and on fake ones (PyTorch's `FakeTensorMode`), which have sizes and no numbers: so a training can
+be followed that no machine here could run.
+"""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any
+
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.flop_counter import flop_registry
+from torch.utils.module_tracker import ModuleTracker
+
+
+class Kind(StrEnum):
+    """What a storage is there for."""
+
+    WEIGHTS = "weights"
+    INPUT = "input"
+    GRADIENTS = "gradients"
+    OPTIMISER = "optimiser state"
+    ACTIVATIONS = "activations"
+    WORKSPACE = "workspace"  # of an operator, while it runs
+
+
+@dataclass
+class Made:
+    """A storage.
+
+    Attributes:
+        size: bytes.
+        operator: that made it; empty for what was there before.
+        module: in whose forward or backward, by its path in the network.
+        kind: what for.
+    """
+
+    size: int
+    operator: str
+    module: str
+    kind: Kind
+
+
+Workspace = Callable[[Any, tuple, Mapping, Any], int]  # bytes, from operator, arguments and result
+
+
+class Live(TorchDispatchMode):
+    """Writes down what is made and let go of while it is entered.
+
+    Attributes:
+        made: all storages, in order.
+        events: `(number, bytes)`, negative where a storage is let go of.
+        operations: of convolutions and products of matrices, a multiplication with its addition as two.
+
+    Args:
+        workspace: what an operator takes beside what it gives, for as long as it runs.
+    """
+
+    def __init__(self, workspace: Workspace | None = None) -> None:
+        super().__init__()
+        self.made: list[Made] = []
+        self.events: list[tuple[int, int]] = []
+        self.operations = 0
+        self._numbers: dict[int, int] = {}
+        self._workspace = workspace
+        self._modules = ModuleTracker()
+
+    def __enter__(self) -> Live:
+        self._modules.__enter__()
+        super().__enter__()
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        super().__exit__(*error)
+        self._modules.__exit__(*error)
+
+    def there(self, tensors: Iterable[Tensor], kind: Kind) -> None:
+        """Tensors that are what `kind` says, whether they were made before or while this was entered."""
+        for tensor in tensors:
+            self.made[self._number(tensor, "", "")].kind = kind
+
+    def __torch_dispatch__(self, operator: Any, types: Any, args: tuple = (), kwargs: Mapping | None = None) -> Any:
+        kwargs = kwargs or {}
+        result = operator(*args, **kwargs)
+        if count := flop_registry.get(operator.overloadpacket):
+            self.operations += count(*args, **kwargs, out_val=result)
+        module = ""
+        for tensor in _tensors(result):
+            if tensor.untyped_storage()._cdata not in self._numbers:
+                module = module or self._module()
+                self._number(tensor, operator.name(), module)
+        if self._workspace is not None and (size := self._workspace(operator, args, kwargs, result)):
+            self.events += [(len(self.made), size), (len(self.made), -size)]
+            self.made.append(Made(size, operator.name(), module or self._module(), Kind.WORKSPACE))
+        return result
+
+    def _module(self) -> str:
+        return max(self._modules.parents, key=len)
+
+    def _number(self, tensor: Tensor, operator: str, module: str) -> int:
+        storage = tensor.untyped_storage()
+        key = storage._cdata
+        if key not in self._numbers:
+            number = self._numbers[key] = len(self.made)
+            self.made.append(Made(storage.nbytes(), operator, module, Kind.ACTIVATIONS))
+            self.events.append((number, storage.nbytes()))
+            weakref.finalize(storage, self._gone, key, number).atexit = False
+        return self._numbers[key]
+
+    def _gone(self, key: int, number: int) -> None:
+        del self._numbers[key]
+        self.events.append((number, -self.made[number].size))
+
+
+def _tensors(result: Any) -> Iterator[Tensor]:
+    if isinstance(result, Tensor):
+        yield result
+    elif isinstance(result, (tuple, list)):
+        for one in result:
+            yield from _tensors(one)

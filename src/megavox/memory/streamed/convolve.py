@@ -1,0 +1,138 @@
+"""A convolution of a map that is never whole, and its backward pass, which makes the map again, slab by slab.
+
+Of a convolution `y = W * z`, with `z` made from kept tensors, the backward pass needs the gradient of `y`, and `z`. So
+`z` is made again for each slab, under autograd, which then carries the slab's gradient on to whatever it was made of.
+Where slabs overlap, since a kernel looks at the slices beside, gradients add up. Last come the gradients through mean
+and variance, in which every voxel had a share.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from itertools import repeat
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from megavox.memory.streamed.maps import Convolved, Map, Normed, Slot, piece, slabs
+from megavox.memory.streamed.statistics import gradient_through_statistics
+
+
+def keep(source: Convolved, slab_bytes: int) -> Tensor:
+    """Make a convolution's output whole.
+
+    Args:
+        source: what is to be made.
+        slab_bytes: about as much of what is convolved, and of what becomes of it, is there at a time.
+
+    Returns:
+        `(B, C, Z, *S)`.
+    """
+    form = source.with_tensors(repeat(Slot()))
+    with torch.autocast(source.weight.device.type, enabled=False):
+        made: Tensor = _Convolution.apply(form, slab_bytes, *source.tensors())  # type: ignore[no-untyped-call]
+    return made
+
+
+def _slabs(source: Convolved, slab_bytes: int) -> Iterator[tuple[int, int]]:
+    """Of the output."""
+    shape = source.shape
+    slices = (source.stride[0] * whole.numel() // whole[2] for whole in (source.map.shape, shape))
+    return slabs(shape, slab_bytes, source.dtype.itemsize * sum(slices))
+
+
+class _Convolution(torch.autograd.Function):
+    """Saved are the tensors that the source is made of, and nothing else."""
+
+    @staticmethod
+    def forward(ctx: Any, form: Convolved, slab_bytes: int, *tensors: Tensor) -> Tensor:
+        ctx.form, ctx.slab_bytes = form, slab_bytes
+        ctx.save_for_backward(*tensors)
+        source: Convolved = form.with_tensors(iter(tensors))
+        out = torch.empty(source.shape, dtype=source.dtype, device=source.weight.device,
+                          memory_format=_layout(tensors[0]))
+        for low, high in _slabs(source, slab_bytes):
+            out[:, :, low:high] = source.slab(low, high, piece)
+        return out
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, out: Tensor) -> tuple[Any, ...]:  # type: ignore[override]
+        tensors = ctx.saved_tensors
+        source: Convolved = ctx.form.with_tensors(iter(tensors))
+        gradients = _Gradients(source.map, tensors, ctx.needs_input_grad[2:])
+        weight, bias, dims = source.weight, source.bias, len(source.stride)
+        for low, high in _slabs(source, ctx.slab_bytes):
+            around, leaves = source.around(low, high), gradients.leaves()
+            with torch.enable_grad():
+                values = around.padded(source.map.slab(around.low, around.high, leaves).to(source.dtype))
+            back, of_weight, of_bias = torch.ops.aten.convolution_backward(
+                out[:, :, low:high], values.detach(), weight.to(source.dtype), [len(weight)], source.stride,
+                source.padding, [1] * dims, False, [0] * dims, 1, [values.requires_grad, True, bias is not None])
+            gradients.add(weight, of_weight)
+            if bias is not None:
+                gradients.add(bias, of_bias)
+            leaves.add(values, back)
+        return None, None, *gradients.finished(ctx.slab_bytes)
+
+
+def _layout(like: Tensor) -> torch.memory_format:
+    last = {4: torch.channels_last, 5: torch.channels_last_3d}[like.ndim]
+    return last if like.is_contiguous(memory_format=last) else torch.contiguous_format
+
+
+class _Gradients:
+    """Of the tensors that a map is made of, gathered slab by slab."""
+
+    def __init__(self, source: Map, tensors: Sequence[Tensor], needed: Sequence[bool]) -> None:
+        self.tensors, self.needed = tensors, needed
+        self.normed = [part for part in source.parts() if isinstance(part, Normed) and part.groups is not None]
+        statistics = {id(one) for part in self.normed for one in (part.mean, part.scale)}
+        self.sums = {id(one): torch.zeros_like(one) for one, need in zip(tensors, needed, strict=True)
+                     if need or id(one) in statistics}
+
+    def leaves(self) -> _Leaves:
+        """For one slab."""
+        return _Leaves(self.sums)
+
+    def add(self, tensor: Tensor, gradient: Tensor) -> None:
+        """Add to the gradient of a tensor, if it is needed."""
+        if id(tensor) in self.sums:
+            self.sums[id(tensor)] += gradient
+
+    def finished(self, slab_bytes: int) -> list[Tensor | None]:
+        """All of them, after what goes through the statistics of norms."""
+        for part in self.normed:
+            through = gradient_through_statistics(part, self.sums[id(part.mean)], self.sums[id(part.scale)])
+            shape = part.map.shape
+            for low, high in slabs(shape, slab_bytes, part.mean.itemsize * shape.numel() // shape[2]):
+                leaves = self.leaves()
+                with torch.enable_grad():
+                    values = part.map.slab(low, high, leaves)
+                leaves.add(values, through(values))
+        return [self.sums[id(one)] if need else None for one, need in zip(self.tensors, self.needed, strict=True)]
+
+
+class _Leaves:
+    """Pieces of tensors, from which autograd leads back to where their gradients are gathered."""
+
+    def __init__(self, sums: dict[int, Tensor]) -> None:
+        self.sums = sums
+        self.taken: list[tuple[Tensor, Tensor]] = []
+
+    def __call__(self, tensor: Tensor, low: int | None = None, high: int | None = None) -> Tensor:
+        if id(tensor) not in self.sums:
+            return piece(tensor, low, high)
+        leaf = piece(tensor, low, high).detach().requires_grad_()
+        self.taken.append((leaf, piece(self.sums[id(tensor)], low, high)))
+        return leaf
+
+    def add(self, values: Tensor, gradient: Tensor) -> None:
+        """Carry the gradient of values back to what they were made of."""
+        if not self.taken:
+            return
+        found = torch.autograd.grad(values, [leaf for leaf, _ in self.taken], gradient)
+        for (_, place), one in zip(self.taken, found, strict=True):
+            place += one

@@ -1,0 +1,281 @@
+"""Feature maps that are never there as a whole: what makes them is kept, and a slab is made wherever one is needed.
+
+The output of each convolution is kept, but for that of the first, which sees few channels. Everything up to the next
+convolution is cheap and is made again for every slab: norm, activation, sum with a shortcut, dropout, enlargement,
+concatenation.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, fields, replace
+from typing import Any, NamedTuple, Protocol
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+_CONVOLVE: dict[int, Callable[..., Tensor]] = {4: functional.conv2d, 5: functional.conv3d}
+_CONVOLVE_UP: dict[int, Callable[..., Tensor]] = {4: functional.conv_transpose2d, 5: functional.conv_transpose3d}
+
+
+class Pieces(Protocol):
+    """Gives what a slab is made of."""
+
+    def __call__(self, tensor: Tensor, low: int | None = None, high: int | None = None) -> Tensor:
+        """Slices `low` up to below `high` along Z of a kept map; without them a small tensor, whole."""
+
+
+def piece(tensor: Tensor, low: int | None = None, high: int | None = None) -> Tensor:
+    """The plain `Pieces`."""
+    return tensor if low is None else tensor[:, :, low:high]
+
+
+class Slot:
+    """Stands for a tensor that is elsewhere."""
+
+
+@dataclass(frozen=True)
+class Map:
+    """A feature map `(B, C, Z, *S)`. Its fields are tensors, numbers, and other maps."""
+
+    def slab(self, low: int, high: int, of: Pieces) -> Tensor:
+        """Slices `low` up to below `high` along Z, `(B, C, high - low, *S)`."""
+        raise NotImplementedError
+
+    @property
+    def shape(self) -> torch.Size:
+        """`(B, C, Z, *S)`."""
+        raise NotImplementedError
+
+    def parts(self) -> Iterator[Map]:
+        """This map and all that it is made of."""
+        yield self
+        for value in self._values():
+            if isinstance(value, Map):
+                yield from value.parts()
+
+    def tensors(self) -> list[Tensor]:
+        """Of this map and of all that it is made of."""
+        found: list[Tensor] = []
+        for value in self._values():
+            found += value.tensors() if isinstance(value, Map) else [value] if isinstance(value, Tensor) else []
+        return found
+
+    def with_tensors(self, tensors: Iterator[Tensor | Slot]) -> Any:
+        """The same map of other tensors, which come in the order of `tensors()`, or with slots for them."""
+        def anew(value: Any) -> Any:
+            if isinstance(value, tuple):
+                return tuple(map(anew, value))
+            return value.with_tensors(tensors) if isinstance(value, Map) else \
+                next(tensors) if isinstance(value, (Tensor, Slot)) else value
+        return replace(self, **{field.name: anew(getattr(self, field.name)) for field in fields(self)})
+
+    def _values(self) -> Iterable[Any]:
+        for field in fields(self):
+            value = getattr(self, field.name)
+            yield from value if isinstance(value, tuple) else (value,)
+
+
+@dataclass(frozen=True)
+class Whole(Map):
+    """What is kept whole, such as the image."""
+
+    values: Tensor
+
+    def slab(self, low: int, high: int, of: Pieces) -> Tensor:
+        return of(self.values, low, high)
+
+    @property
+    def shape(self) -> torch.Size:
+        return self.values.shape
+
+
+class Around(NamedTuple):
+    """Slices of a convolution's source, `low` up to below `high`, and how many slices of zeros stand before and behind
+    them."""
+
+    low: int
+    high: int
+    zeros: tuple[int, int]
+
+    def padded(self, values: Tensor) -> Tensor:
+        """The slices with their zeros."""
+        return functional.pad(values, (*[0] * 2 * (values.ndim - 3), *self.zeros)) if any(self.zeros) else values
+
+
+@dataclass(frozen=True)
+class Convolved(Map):
+    """A map after a convolution with `kernel // 2` zeros around it.
+
+    Attributes:
+        weight: `(out, C, kernel, ...)`.
+        bias: `(out,)`.
+        stride: along Z and the other axes.
+        dtype: in which it is computed.
+    """
+
+    map: Map
+    weight: Tensor
+    bias: Tensor | None
+    stride: tuple[int, ...]
+    dtype: torch.dtype
+
+    def around(self, low: int, high: int) -> Around:
+        """What is needed of the source for slices `low` up to below `high`."""
+        kernel = self.weight.shape[2]
+        first, last = low * self.stride[0] - kernel // 2, (high - 1) * self.stride[0] + kernel - kernel // 2
+        inside = max(0, first), min(self.map.shape[2], last)
+        return Around(*inside, (inside[0] - first, last - inside[1]))
+
+    def slab(self, low: int, high: int, of: Pieces) -> Tensor:
+        around = self.around(low, high)
+        values = around.padded(self.map.slab(around.low, around.high, of).to(self.dtype))
+        bias = None if self.bias is None else of(self.bias).to(self.dtype)
+        return _CONVOLVE[values.ndim](values, of(self.weight).to(self.dtype), bias, self.stride, self.padding)
+
+    @property
+    def padding(self) -> tuple[int, ...]:
+        """Zeros that a convolution of a slab puts around it: none along Z, where they are there already."""
+        return (0, *[self.weight.shape[2] // 2] * (len(self.stride) - 1))
+
+    @property
+    def shape(self) -> torch.Size:
+        large = self.map.shape
+        return torch.Size((large[0], len(self.weight),
+                           *(-(-n // s) for n, s in zip(large[2:], self.stride, strict=True))))
+
+
+@dataclass(frozen=True)
+class Normed(Map):
+    """A map, normalised: `(values - mean) * scale * weight + bias`.
+
+    Attributes:
+        mean, scale: `(B, C)`, in float32 or wider; scale is one over the standard deviation.
+        weight, bias: `(C,)`.
+        groups: of channels that share statistics; 0: all samples share those of a channel; None: these are given and
+            do not depend on the values.
+    """
+
+    map: Map
+    mean: Tensor
+    scale: Tensor
+    weight: Tensor
+    bias: Tensor
+    groups: int | None
+
+    def slab(self, low: int, high: int, of: Pieces) -> Tensor:
+        mean, scale = of(self.mean), of(self.scale)
+        values = self.map.slab(low, high, of).to(mean.dtype)
+        factor = scale * of(self.weight)
+        return torch.addcmul(spread(of(self.bias) - mean * factor, values), values, spread(factor, values))
+
+    @property
+    def shape(self) -> torch.Size:
+        return self.map.shape
+
+
+@dataclass(frozen=True)
+class Activated(Map):
+    """LeakyReLU of a map."""
+
+    map: Map
+    slope: float
+
+    def slab(self, low: int, high: int, of: Pieces) -> Tensor:
+        return functional.leaky_relu(self.map.slab(low, high, of), self.slope)
+
+    @property
+    def shape(self) -> torch.Size:
+        return self.map.shape
+
+
+@dataclass(frozen=True)
+class Sum(Map):
+    """Of two maps."""
+
+    first: Map
+    second: Map
+
+    def slab(self, low: int, high: int, of: Pieces) -> Tensor:
+        return self.first.slab(low, high, of) + self.second.slab(low, high, of)
+
+    @property
+    def shape(self) -> torch.Size:
+        return self.first.shape
+
+
+@dataclass(frozen=True)
+class Scaled(Map):
+    """A map times a number for each sample and channel, `(B, C)`: dropout of whole channels."""
+
+    map: Map
+    factors: Tensor
+
+    def slab(self, low: int, high: int, of: Pieces) -> Tensor:
+        values = self.map.slab(low, high, of)
+        return values * spread(self.factors, values)
+
+    @property
+    def shape(self) -> torch.Size:
+        return self.map.shape
+
+
+@dataclass(frozen=True)
+class Enlarged(Map):
+    """A map after a transposed convolution whose stride is its kernel, so that slabs do not overlap.
+
+    Attributes:
+        weight: `(C, out, *stride)`.
+        bias: `(out,)`.
+        stride: along Z and the other axes.
+    """
+
+    map: Map
+    weight: Tensor
+    bias: Tensor
+    stride: tuple[int, ...]
+
+    def slab(self, low: int, high: int, of: Pieces) -> Tensor:
+        along = self.stride[0]
+        first, last = low // along, -(-high // along)
+        values = self.map.slab(first, last, of)
+        weight, bias = of(self.weight).to(values.dtype), of(self.bias).to(values.dtype)
+        large = _CONVOLVE_UP[values.ndim](values, weight, bias, self.stride)
+        return large[:, :, low - first * along:high - first * along]
+
+    @property
+    def shape(self) -> torch.Size:
+        small = self.map.shape
+        return torch.Size((small[0], self.weight.shape[1],
+                           *(n * s for n, s in zip(small[2:], self.stride, strict=True))))
+
+
+@dataclass(frozen=True)
+class Joined(Map):
+    """Maps beside each other, along the channels."""
+
+    maps: tuple[Map, ...]
+
+    def slab(self, low: int, high: int, of: Pieces) -> Tensor:
+        return torch.cat([one.slab(low, high, of) for one in self.maps], dim=1)
+
+    @property
+    def shape(self) -> torch.Size:
+        first = self.maps[0].shape
+        return torch.Size((first[0], sum(one.shape[1] for one in self.maps), *first[2:]))
+
+
+def spread(small: Tensor, values: Tensor) -> Tensor:
+    """`(B, C)` to `(B, C, 1, ...)`, in the type and with as many axes as `values`."""
+    return small.reshape(*small.shape, *[1] * (values.ndim - 2)).to(values.dtype)
+
+
+def slabs(shape: torch.Size, slab_bytes: int, slice_bytes: int) -> Iterator[tuple[int, int]]:
+    """First and last slice, exclusive, of slabs of one thickness (but for the last one), of about so many bytes.
+
+    Thick ones are even: what is enlarged by 2 would be made twice where a slab begins between.
+    """
+    thick = max(1, slab_bytes // slice_bytes)
+    thick += thick % 2 if thick > 1 else 0
+    return ((low, min(low + thick, shape[2])) for low in range(0, shape[2], thick))

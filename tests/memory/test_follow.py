@@ -1,0 +1,91 @@
+"""What is told of a step without making it is what PyTorch's own allocator says of one that was made."""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+from torch.profiler import ProfilerActivity, profile
+
+from megavox.memory.follow import Exercise, follow, go, peak
+from megavox.memory.live import Kind
+from megavox.models.unet import UNet
+
+
+def unet() -> nn.Module:
+    return UNet(3, 1, 3, widths=[8, 16, 32], strides=[(2, 2, 2)] * 2)
+
+
+def classes(logits: Tensor) -> Tensor:
+    return functional.cross_entropy(logits, torch.zeros(len(logits), *logits.shape[2:], dtype=torch.long))
+
+
+def sgd(network: nn.Module) -> torch.optim.Optimizer:
+    return torch.optim.SGD(network.parameters(), lr=0.01, momentum=0.9)
+
+
+def adam(network: nn.Module) -> torch.optim.Optimizer:
+    return torch.optim.AdamW(network.parameters(), lr=0.01)
+
+
+TRAINING = Exercise(unet, (2, 1, 32, 32, 32), classes, sgd)
+
+
+def allocated(work: Callable[[], object]) -> int:
+    """The most bytes that PyTorch's CPU allocator had handed out, by its own account, workspaces included."""
+    gc.collect()
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as told:
+        work()
+    now = most = 0
+    events = [one for one in told.events() if one.name == "[memory]"]
+    for one in sorted(events, key=lambda one: one.time_range.start):
+        now += one.cpu_memory_usage
+        most = max(most, now)
+    return most
+
+
+def train() -> None:
+    network = unet()
+    optimiser = sgd(network)
+    image = torch.empty(2, 1, 32, 32, 32)
+    for _ in range(2):
+        optimiser.zero_grad(set_to_none=True)
+        classes(network(image)).backward()
+        optimiser.step()
+
+
+@pytest.mark.parametrize("exercise", [
+    TRAINING, Exercise(unet, (2, 1, 32, 32, 32), classes, adam, clip=1.0, average=True),
+    Exercise(unet, (2, 1, 32, 32, 32)), Exercise(unet, (2, 1, 32, 32, 32), classes, sgd, bfloat16=True)])
+def test_fake_tensors_tell_what_real_ones_do(exercise: Exercise) -> None:
+    told, took = follow(exercise), go(exercise)
+    assert peak(told).size == pytest.approx(peak(took).size, rel=1e-4)
+    assert peak(told).operator == peak(took).operator
+    assert sum(size for _, size in told.events) < peak(told).size
+
+
+def test_it_is_what_the_allocator_says() -> None:
+    assert peak(follow(TRAINING)).size == pytest.approx(allocated(train), rel=0.02)
+
+
+def test_kinds_of_what_is_there() -> None:
+    network = unet()
+    weights = sum(4 * one.numel() for one in network.parameters())
+    most = peak(follow(Exercise(unet, (2, 1, 32, 32, 32), classes, adam, average=True)))
+    assert most.kinds[Kind.WEIGHTS] == weights
+    assert most.kinds[Kind.INPUT] == 2 * 32**3 * 4
+    assert most.kinds[Kind.OPTIMISER] == pytest.approx(3 * weights, rel=1e-2)  # two moments, steps and the average
+    assert sum(most.kinds.values()) == most.size
+    assert most.module.startswith("UNet.")
+    assert most.largest[0].size == max(one.size for one in most.largest)
+
+
+def test_what_operators_take_beside_counts_while_they_run() -> None:
+    live = follow(TRAINING, lambda operator, *_: 10**9 if operator.name() == "aten::leaky_relu_backward" else 0)
+    most = peak(live)
+    assert most.kinds[Kind.WORKSPACE] == 10**9 and most.operator == "aten::leaky_relu_backward"
+    assert most.size < 10**9 + peak(follow(TRAINING)).size + 1
