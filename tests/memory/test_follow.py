@@ -41,9 +41,9 @@ def allocated(work: Callable[[], object]) -> int:
     with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as told:
         work()
     now = most = 0
-    events = [one for one in told.events() if one.name == "[memory]"]
-    for one in sorted(events, key=lambda one: one.time_range.start):
-        now += one.cpu_memory_usage
+    events = [one for one in told.profiler.kineto_results.events() if one.name() == "[memory]"]  # type: ignore[union-attr]
+    for one in sorted(events, key=lambda one: one.start_ns()):
+        now += one.nbytes()
         most = max(most, now)
     return most
 
