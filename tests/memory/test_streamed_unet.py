@@ -45,6 +45,11 @@ def differ(pair: tuple[list[Tensor], list[Tensor]]) -> float:
     return max(float((one - two).abs().max() / one.abs().max()) for one, two in zip(*pair, strict=True))
 
 
+def error(truth: list[Tensor], found: list[Tensor]) -> float:
+    """Sum of relative errors."""
+    return sum(float((one - two).norm() / one.norm()) for one, two in zip(truth, found, strict=True))
+
+
 @pytest.mark.parametrize("slab_bytes", [TINY, SOME, 10**9])
 @pytest.mark.parametrize("settings", [
     {}, {"norm": "batch"}, {"norm": "group"}, {"kernel": 5}, {"residual_units": 1}, {"residual_units": 2},
@@ -80,8 +85,17 @@ def test_under_autocast_it_is_as_near_to_the_truth_as_the_plain_one() -> None:
     with torch.autocast("cpu", torch.bfloat16):
         plain, other = both(network, x, SOME)
     assert other[0].dtype == plain[0].dtype == torch.bfloat16
+    assert error(truth, other) < 1.2 * error(truth, plain)
 
-    def error(found: list[Tensor]) -> float:
-        return sum(float((one - two).norm() / one.norm()) for one, two in zip(truth, found, strict=True))
 
-    assert error(other) < 1.2 * error(plain)
+def test_maps_kept_in_bfloat16_are_nearer_to_the_truth_than_autocast() -> None:
+    network, x = unet((12, 16, 8)), torch.randn(2, 2, 12, 16, 8)
+    truth = _all(network, x)
+    network.zero_grad()
+    with torch.autocast("cpu", torch.bfloat16):
+        rounded = _all(network, x)
+    network.zero_grad()
+    stream(network, SOME, kept=torch.bfloat16)
+    kept = _all(network, x)
+    assert kept[0].dtype == torch.float32
+    assert 0 < error(truth, kept) < error(truth, rounded)

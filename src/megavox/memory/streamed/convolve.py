@@ -20,19 +20,20 @@ from megavox.memory.streamed.maps import Convolved, Map, Normed, Slot, piece, sl
 from megavox.memory.streamed.statistics import gradient_through_statistics
 
 
-def keep(source: Convolved, slab_bytes: int) -> Tensor:
+def keep(source: Convolved, slab_bytes: int, dtype: torch.dtype) -> Tensor:
     """Make a convolution's output whole.
 
     Args:
         source: what is to be made.
         slab_bytes: about as much of what is convolved, and of what becomes of it, is there at a time.
+        dtype: in which the output is kept.
 
     Returns:
         `(B, C, Z, *S)`.
     """
     form = source.with_tensors(repeat(Slot()))
     with torch.autocast(source.weight.device.type, enabled=False):
-        made: Tensor = _Convolution.apply(form, slab_bytes, *source.tensors())  # type: ignore[no-untyped-call]
+        made: Tensor = _Convolution.apply(form, slab_bytes, dtype, *source.tensors())  # type: ignore[no-untyped-call]
     return made
 
 
@@ -47,11 +48,11 @@ class _Convolution(torch.autograd.Function):
     """Saved are the tensors that the source is made of, and nothing else."""
 
     @staticmethod
-    def forward(ctx: Any, form: Convolved, slab_bytes: int, *tensors: Tensor) -> Tensor:
+    def forward(ctx: Any, form: Convolved, slab_bytes: int, dtype: torch.dtype, *tensors: Tensor) -> Tensor:
         ctx.form, ctx.slab_bytes = form, slab_bytes
         ctx.save_for_backward(*tensors)
         source: Convolved = form.with_tensors(iter(tensors))
-        out = torch.empty(source.shape, dtype=source.dtype, device=source.weight.device,
+        out = torch.empty(source.shape, dtype=dtype, device=source.weight.device,
                           memory_format=_layout(tensors[0]))
         for low, high in _slabs(source, slab_bytes):
             out[:, :, low:high] = source.slab(low, high, piece)
@@ -62,20 +63,21 @@ class _Convolution(torch.autograd.Function):
     def backward(ctx: Any, out: Tensor) -> tuple[Any, ...]:  # type: ignore[override]
         tensors = ctx.saved_tensors
         source: Convolved = ctx.form.with_tensors(iter(tensors))
-        gradients = _Gradients(source.map, tensors, ctx.needs_input_grad[2:])
+        gradients = _Gradients(source.map, tensors, ctx.needs_input_grad[3:])
         weight, bias, dims = source.weight, source.bias, len(source.stride)
         for low, high in _slabs(source, ctx.slab_bytes):
             around, leaves = source.around(low, high), gradients.leaves()
             with torch.enable_grad():
                 values = around.padded(source.map.slab(around.low, around.high, leaves).to(source.dtype))
             back, of_weight, of_bias = torch.ops.aten.convolution_backward(
-                out[:, :, low:high], values.detach(), weight.to(source.dtype), [len(weight)], source.stride,
-                source.padding, [1] * dims, False, [0] * dims, 1, [values.requires_grad, True, bias is not None])
+                out[:, :, low:high].to(source.dtype), values.detach(), weight.to(source.dtype), [len(weight)],
+                source.stride, source.padding, [1] * dims, False, [0] * dims, 1,
+                [values.requires_grad, True, bias is not None])
             gradients.add(weight, of_weight)
             if bias is not None:
                 gradients.add(bias, of_bias)
             leaves.add(values, back)
-        return None, None, *gradients.finished(ctx.slab_bytes)
+        return None, None, None, *gradients.finished(ctx.slab_bytes)
 
 
 def _layout(like: Tensor) -> torch.memory_format:

@@ -20,27 +20,29 @@ _BATCH_NORMS = (nn.BatchNorm2d, nn.BatchNorm3d)
 _DROPOUTS = (nn.Dropout2d, nn.Dropout3d)
 
 
-def stream(network: UNet, slab_bytes: int) -> None:
+def stream(network: UNet, slab_bytes: int, kept: torch.dtype | None = None) -> None:
     """From now on this network is computed slab by slab; what it gives is the same.
 
     Args:
         network: in place.
         slab_bytes: about as much of what is convolved, and of what becomes of it, is there at a time.
+        kept: in which maps and their gradients are kept; None: that in which they are computed. A narrower one is not
+            exact: it is for devices that are slow in bfloat16.
     """
-    network.computed = partial(_streamed, slab_bytes=slab_bytes)
+    network.computed = partial(_streamed, slab_bytes=slab_bytes, kept=kept)
 
 
-def _streamed(network: UNet, x: Tensor, slab_bytes: int) -> Tensor | list[Tensor]:
+def _streamed(network: UNet, x: Tensor, slab_bytes: int, kept: torch.dtype | None) -> Tensor | list[Tensor]:
     """As `UNet.forward`."""
     kind = x.device.type
     dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else x.dtype
-    walk = _Walk(slab_bytes, dtype)
+    walk = _Walk(slab_bytes, dtype, kept or dtype)
     with torch.autocast(kind, enabled=False):
         features = walk.features(network, Whole(x))
         heads: list[Any] = [network.head]
         if network.training and network.deep_supervision:
             heads += reversed(network.coarse_heads)
-        logits = [keep(walk.convolved(head, one), slab_bytes)
+        logits = [keep(walk.convolved(head, one), slab_bytes, dtype)
                   for head, one in zip(heads, reversed(features), strict=False)]
     return logits if len(heads) > 1 else logits[0]
 
@@ -52,10 +54,12 @@ class _Walk:
     Attributes:
         slab_bytes: as of `stream`.
         dtype: of convolutions.
+        kept: of maps that are kept.
     """
 
     slab_bytes: int
     dtype: torch.dtype
+    kept: torch.dtype
 
     def features(self, network: UNet, found: Map) -> list[Map]:
         """What comes out of each level of the decoder, the coarsest first."""
@@ -82,15 +86,17 @@ class _Walk:
             return self.through(module.act, Sum(inner, self.through(module.shortcut, source)))
         if isinstance(module, _CONVOLUTIONS):
             made = self.convolved(module, source)
-            return made if isinstance(source, Whole) and source.shape[1] <= FEW else Whole(keep(made, self.slab_bytes))
+            if isinstance(source, Whole) and source.shape[1] <= FEW:
+                return made
+            return Whole(keep(made, self.slab_bytes, self.kept))
         if isinstance(module, (nn.GroupNorm, *_BATCH_NORMS)):
             return self.normed(module, source)
         if isinstance(module, nn.LeakyReLU):
             return Activated(source, module.negative_slope)
         if isinstance(module, _DROPOUTS):
-            kept = source.tensors()[0]
-            ones = torch.ones(*source.shape[:2], *[1] * (len(source.shape) - 2), device=kept.device,
-                              dtype=torch.promote_types(kept.dtype, torch.float32))
+            shape = source.shape
+            ones = torch.ones(*shape[:2], *[1] * (len(shape) - 2), device=source.tensors()[0].device,
+                              dtype=torch.promote_types(self.dtype, torch.float32))
             return Scaled(source, module(ones).flatten(1))
         assert isinstance(module, nn.Identity), type(module)
         return source
