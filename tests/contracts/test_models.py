@@ -9,7 +9,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from megavox.models.registry import FAMILIES, build_model, multiples, parameter_count
-from megavox.study.sections import DenseNetModel, ModelSection, MonaiModel, ResNetModel, UNetModel
+from megavox.study.sections import DenseNetModel, ModelSection, MonaiModel, ResNetModel, UNetModel, VGGModel
 
 CLASSES = 3
 SEGMENTERS: dict[str, ModelSection] = {
@@ -23,6 +23,7 @@ CLASSIFIERS: dict[str, ModelSection] = {
     "resnet18": ResNetModel(family="resnet", filters=4),
     "resnet50": ResNetModel(family="resnet", depth=50, filters=4, dropout=0.2),
     "densenet121": DenseNetModel(family="densenet121"),
+    "vgg": VGGModel(family="vgg", filters=4, hidden=16, depth=11),
     "monai-senet": MonaiModel(family="monai", network="SEResNet50",
                               arguments={"layers": [1, 1, 1, 1], "inplanes": 8}),
 }

@@ -36,6 +36,16 @@ def test_parameters_of_the_paper(depth: int, count: int) -> None:
         assert parameter_count(ResNet(depth, 2, 3, 1000)) == count
 
 
+def test_resnet_59_leaves_seven_by_seven_places_of_a_large_picture() -> None:
+    with torch.device("meta"):
+        network = ResNet(59, 2, 3, 14)
+        assert parameter_count(network) == 83_379_278
+        seen: list[torch.Size] = []
+        network.avgpool.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0].shape))
+        network(torch.empty(1, 3, 896, 896))
+    assert seen == [(1, 4096, 7, 7)]
+
+
 def test_names_are_torchvisions() -> None:
     with torch.device("meta"):
         names = ResNet(50, 2, 3, 1000).state_dict()

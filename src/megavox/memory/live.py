@@ -36,7 +36,7 @@ class Made:
     Attributes:
         size: bytes.
         operator: that made it; empty for what was there before.
-        module: in whose forward or backward, by its path in the network.
+        module: in whose forward or backward, by its path in the network; empty outside of them.
         kind: what for.
     """
 
@@ -100,7 +100,7 @@ class Live(TorchDispatchMode):
         return result
 
     def _module(self) -> str:
-        return max(self._modules.parents, key=len)
+        return max(self._modules.parents - {"Global"}, key=len, default="")
 
     def _number(self, tensor: Tensor, operator: str, module: str) -> int:
         storage = tensor.untyped_storage()

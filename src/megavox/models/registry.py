@@ -23,6 +23,7 @@ FAMILIES = {
     "unet": "megavox.models.unet",
     "resnet": "megavox.models.resnet",
     "densenet121": "megavox.models.densenet",
+    "vgg": "megavox.models.vgg",
     "monai": "megavox.models.monai_nets",
 }
 

@@ -1,5 +1,7 @@
 """ResNet 18 to 152 in 2D and 3D (He 2015, arXiv:1512.03385), stride in the 3x3 convolution (v1.5).
 
+ResNet-59, for pictures of 896 x 896, has a fifth stage, and halves in the first as well: 7 x 7 places are left.
+
 Modules bear the names of torchvision's, so that its state dicts fit; in 3D every kernel is cubed.
 """
 
@@ -78,21 +80,22 @@ class _Bottleneck(nn.Module):
         return self.relu(self.bn3(self.conv3(x)) + shortcut)
 
 
-# He 2015, table 1: block and number of blocks in each of the four stages.
+# He 2015, table 1: block and number of blocks in each stage; 59 is ours.
 _STAGES: dict[int, tuple[Any, Sequence[int]]] = {
     18: (_Basic, (2, 2, 2, 2)),
     34: (_Basic, (3, 4, 6, 3)),
     50: (_Bottleneck, (3, 4, 6, 3)),
+    59: (_Bottleneck, (3, 4, 6, 3, 3)),
     101: (_Bottleneck, (3, 4, 23, 3)),
     152: (_Bottleneck, (3, 8, 36, 3)),
 }
 
 
 class ResNet(nn.Module):
-    """Stem, four stages, global mean, one linear layer.
+    """Stem, four stages (ResNet-59: five), global mean, one linear layer.
 
     Args:
-        depth: 18, 34, 50, 101 or 152.
+        depth: 18, 34, 50, 59, 101 or 152.
         dims: 2 or 3.
         in_channels, classes: of image and logits.
         filters: feature maps of the stem and the first stage; doubled at each later stage.
@@ -110,14 +113,14 @@ class ResNet(nn.Module):
         self.bn1 = _NORM[dims](filters)
         self.relu = nn.ReLU(inplace=True)
         self.maxpool = _MAX_POOL[dims](3, 2, 1)
-        self.layer1 = _stage(block, dims, filters, filters, counts[0], stride=1)
-        inputs = filters * block.expansion
-        self.layer2 = _stage(block, dims, inputs, 2 * filters, counts[1], stride=2)
-        self.layer3 = _stage(block, dims, 2 * inputs, 4 * filters, counts[2], stride=2)
-        self.layer4 = _stage(block, dims, 4 * inputs, 8 * filters, counts[3], stride=2)
+        inputs, self.stages = filters, [f"layer{number}" for number in range(1, len(counts) + 1)]
+        for number, (name, count) in enumerate(zip(self.stages, counts, strict=True)):
+            stride = 1 if number == 0 and len(counts) == 4 else 2
+            self.add_module(name, _stage(block, dims, inputs, 2**number * filters, count, stride))
+            inputs = 2**number * filters * block.expansion
         self.avgpool = _MEAN_POOL[dims](1)
         self.dropout = nn.Dropout(dropout)
-        self.fc = nn.Linear(8 * inputs, classes)
+        self.fc = nn.Linear(inputs, classes)
         for module in self.modules():
             if isinstance(module, _CONV[dims]):
                 assert isinstance(module.weight, Tensor)
@@ -128,7 +131,8 @@ class ResNet(nn.Module):
         if self.channels_last and x.device.type == "cpu":  # a step takes 10 to 20 % less so
             x = x.clone(memory_format=torch.channels_last if x.ndim == 4 else torch.channels_last_3d)
         x = self.maxpool(self.relu(self.bn1(self.conv1(x))))
-        x = self.layer4(self.layer3(self.layer2(self.layer1(x))))
+        for name in self.stages:
+            x = self.get_submodule(name)(x)
         return self.fc(self.dropout(self.avgpool(x).flatten(1)))
 
 

@@ -239,7 +239,8 @@ class ResNetModel(Section):
     """ResNet (He 2015), stride in the 3x3 convolution (v1.5)."""
 
     family: Literal["resnet"]
-    depth: Literal[18, 34, 50, 101, 152] = 18
+    depth: Literal[18, 34, 50, 59, 101, 152] = Field(
+        18, description="59: 50 with a fifth stage, and halved once more, for pictures of about 900 pixels")
     filters: Positive | Auto = Field(AUTO, description="feature maps of the first stage (64 in the paper)")
     weights: Path | None = Field(None, description="local .safetensors or .pth file in the torchvision layout")
     dropout: Fraction = 0.0
@@ -252,6 +253,17 @@ class DenseNetModel(Section):
     dropout: Fraction = 0.0
 
 
+class VGGModel(Section):
+    """VGG (Simonyan 2014) in 2D or 3D; its linear layers grow with the patch."""
+
+    family: Literal["vgg"]
+    depth: Literal[11, 13, 16, 19] = 19
+    filters: Positive = Field(64, description="feature maps of the first stage")
+    hidden: Positive = Field(4096, description="width of the two hidden linear layers")
+    norm: Literal["batch", "none"] = Field("batch", description="none: as in the paper")
+    dropout: Fraction = 0.5
+
+
 class MonaiModel(Section):
     """Any class of `monai.networks.nets` by name."""
 
@@ -261,7 +273,8 @@ class MonaiModel(Section):
                                       "in_channels and out_channels are filled in where it takes them")
 
 
-ModelSection = Annotated[UNetModel | ResNetModel | DenseNetModel | MonaiModel, Field(discriminator="family")]
+ModelSection = Annotated[UNetModel | ResNetModel | DenseNetModel | VGGModel | MonaiModel,
+                         Field(discriminator="family")]
 
 
 # ---------------------------------------------------------------- training, and the whole
@@ -343,10 +356,11 @@ class Study(Section):
 
     @model_validator(mode="after")
     def _consistent(self) -> Study:
-        if self.task.kind != "classify" and self.model.family in ("resnet", "densenet121"):
+        if self.task.kind != "classify" and self.model.family in ("resnet", "densenet121", "vgg"):
             raise ValueError(f"model.family: {self.model.family} classifies; to {self.task.kind} take unet or monai")
         if self.task.kind == "classify" and self.model.family == "unet":
-            raise ValueError("model.family: unet segments; to classify take resnet, densenet121 or monai")
+            raise ValueError("model.family: unet segments; to classify take resnet, densenet121, vgg or "
+                             "monai")
         if self.task.kind != "segment" and self.inference.fast is not None:
             raise ValueError(f"inference.fast: there is a faster setting to segment, not to {self.task.kind}")
         if self.batches.hard is not None and self.task.kind != "detect":
