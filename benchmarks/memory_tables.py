@@ -81,10 +81,10 @@ def main() -> int:
         most, reserved = peak(live), CachingAllocator().run(live.events).most_reserved
         with torch.device("meta"):
             weights = sum(one.numel() for one in exercise.build().parameters())
-        largest = most.largest[0]
+        one = most.largest[0]
         print(f"{name:32} {weights / 1e6:10.1f} {most.size / 1e9:9.2f} {most.kinds[Kind.ACTIVATIONS] / 1e9:16.2f} "
-              f"{reserved / 1e9:22.2f} {published:>12}   {largest.size / 1e9:.2f} GB by {largest.operator or 'weights'} "
-              f"{largest.module}", flush=True)
+              f"{reserved / 1e9:22.2f} {published:>12}   {one.size / 1e9:.2f} GB by {one.operator or 'weights'} "
+              f"{one.module}", flush=True)
     return 0
 
 

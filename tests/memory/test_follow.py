@@ -80,7 +80,7 @@ def test_kinds_of_what_is_there() -> None:
     assert most.kinds[Kind.INPUT] == 2 * 32**3 * 4
     assert most.kinds[Kind.OPTIMISER] == pytest.approx(3 * weights, rel=1e-2)  # two moments, steps and the average
     assert sum(most.kinds.values()) == most.size
-    assert most.module.startswith("UNet.")
+    assert most.module.startswith("decoder.")
     assert most.largest[0].size == max(one.size for one in most.largest)
 
 

@@ -82,7 +82,7 @@ def go(exercise: Exercise, workspace: Workspace | None = None) -> Live:
 
 def _go(exercise: Exercise, network: nn.Module, workspace: Workspace | None) -> Live:
     network.train(exercise.loss is not None)
-    image, live = torch.empty(*exercise.image), Live(workspace)
+    image, live = torch.empty(*exercise.image), Live(network, workspace)
     live.there([*network.parameters(), *network.buffers()], Kind.WEIGHTS)
     live.there([image], Kind.INPUT)
     optimiser = exercise.optimiser(network) if exercise.optimiser else None

@@ -12,10 +12,11 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
-from torch import Tensor
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.module import register_module_forward_hook, register_module_forward_pre_hook
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
-from torch.utils.module_tracker import ModuleTracker
 
 
 class Kind(StrEnum):
@@ -36,7 +37,7 @@ class Made:
     Attributes:
         size: bytes.
         operator: that made it; empty for what was there before.
-        module: in whose forward or backward, by its path in the network; empty outside of them.
+        module: in whose forward or backward, by its path in the network; empty for the network itself, and outside.
         kind: what for.
     """
 
@@ -58,17 +59,18 @@ class Live(TorchDispatchMode):
         operations: of convolutions and products of matrices, a multiplication with its addition as two.
 
     Args:
+        network: whose modules are named.
         workspace: what an operator takes beside what it gives, for as long as it runs.
     """
 
-    def __init__(self, workspace: Workspace | None = None) -> None:
+    def __init__(self, network: nn.Module, workspace: Workspace | None = None) -> None:
         super().__init__()
         self.made: list[Made] = []
         self.events: list[tuple[int, int]] = []
         self.operations = 0
         self._numbers: dict[int, int] = {}
         self._workspace = workspace
-        self._modules = ModuleTracker()
+        self._modules = _Modules(network)
 
     def __enter__(self) -> Live:
         self._modules.__enter__()
@@ -89,18 +91,14 @@ class Live(TorchDispatchMode):
         result = operator(*args, **kwargs)
         if count := flop_registry.get(operator.overloadpacket):
             self.operations += count(*args, **kwargs, out_val=result)
-        module = ""
+        module = self._modules.name()
         for tensor in _tensors(result):
             if tensor.untyped_storage()._cdata not in self._numbers:
-                module = module or self._module()
                 self._number(tensor, operator.name(), module)
         if self._workspace is not None and (size := self._workspace(operator, args, kwargs, result)):
             self.events += [(len(self.made), size), (len(self.made), -size)]
-            self.made.append(Made(size, operator.name(), module or self._module(), Kind.WORKSPACE))
+            self.made.append(Made(size, operator.name(), module, Kind.WORKSPACE))
         return result
-
-    def _module(self) -> str:
-        return max(self._modules.parents - {"Global"}, key=len, default="")
 
     def _number(self, tensor: Tensor, operator: str, module: str) -> int:
         storage = tensor.untyped_storage()
@@ -115,6 +113,42 @@ class Live(TorchDispatchMode):
     def _gone(self, key: int, number: int) -> None:
         del self._numbers[key]
         self.events.append((number, -self.made[number].size))
+
+
+class _Modules:
+    """Knows which module is at work, in its forward pass or in its backward.
+
+    PyTorch's own tracker holds on to the graph, and with it to tensors that would be gone. Here the number of the node
+    that is made for an operator is written down; in the backward pass the node still has it.
+    """
+
+    def __init__(self, network: nn.Module) -> None:
+        self._names = {id(module): name for name, module in network.named_modules()}
+        self._inside: list[str] = []
+        self._of_node: dict[int, str] = {}
+
+    def __enter__(self) -> None:
+        self._hooks = [register_module_forward_pre_hook(self._enters),
+                       register_module_forward_hook(self._leaves, always_call=True)]
+
+    def __exit__(self, *_: object) -> None:
+        for hook in self._hooks:
+            hook.remove()
+
+    def name(self) -> str:
+        """Of the module at work; to be asked at every operator."""
+        node = torch._C._current_autograd_node()
+        if self._inside or node is None:
+            found = self._inside[-1] if self._inside else ""
+            self._of_node[torch.autograd._get_sequence_nr() - 1] = found
+            return found
+        return self._of_node.get(node._sequence_nr(), "")
+
+    def _enters(self, module: nn.Module, _: Any) -> None:
+        self._inside.append(self._names.get(id(module), self._inside[-1] if self._inside else ""))
+
+    def _leaves(self, *_: Any) -> None:
+        self._inside.pop()
 
 
 def _tensors(result: Any) -> Iterator[Tensor]:

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from megavox.memory.streamed.maps import Convolved, Map, Normed, Slot, piece, slabs
+from megavox.memory.streamed.maps import Convolved, Map, Normed, Pieces, Remade, Slot, slabs
 from megavox.memory.streamed.statistics import gradient_through_statistics
 
 
@@ -55,7 +55,7 @@ class _Convolution(torch.autograd.Function):
         out = torch.empty(source.shape, dtype=dtype, device=source.weight.device,
                           memory_format=_layout(tensors[0]))
         for low, high in _slabs(source, slab_bytes):
-            out[:, :, low:high] = source.slab(low, high, piece)
+            out[:, :, low:high] = source.slab(low, high, Pieces())
         return out
 
     @staticmethod
@@ -63,21 +63,9 @@ class _Convolution(torch.autograd.Function):
     def backward(ctx: Any, out: Tensor) -> tuple[Any, ...]:  # type: ignore[override]
         tensors = ctx.saved_tensors
         source: Convolved = ctx.form.with_tensors(iter(tensors))
-        gradients = _Gradients(source.map, tensors, ctx.needs_input_grad[3:])
-        weight, bias, dims = source.weight, source.bias, len(source.stride)
-        for low, high in _slabs(source, ctx.slab_bytes):
-            around, leaves = source.around(low, high), gradients.leaves()
-            with torch.enable_grad():
-                values = around.padded(source.map.slab(around.low, around.high, leaves).to(source.dtype))
-            back, of_weight, of_bias = torch.ops.aten.convolution_backward(
-                out[:, :, low:high].to(source.dtype), values.detach(), weight.to(source.dtype), [len(weight)],
-                source.stride, source.padding, [1] * dims, False, [0] * dims, 1,
-                [values.requires_grad, True, bias is not None])
-            gradients.add(weight, of_weight)
-            if bias is not None:
-                gradients.add(bias, of_bias)
-            leaves.add(values, back)
-        return None, None, None, *gradients.finished(ctx.slab_bytes)
+        gradients = _Gradients(source, tensors, ctx.needs_input_grad[3:], out.dtype, ctx.slab_bytes)
+        gradients.carry(source, out)
+        return None, None, None, *gradients.finished()
 
 
 def _layout(like: Tensor) -> torch.memory_format:
@@ -86,50 +74,79 @@ def _layout(like: Tensor) -> torch.memory_format:
 
 
 class _Gradients:
-    """Of the tensors that a map is made of, gathered slab by slab."""
+    """Of the tensors that a map is made of, gathered slab by slab.
 
-    def __init__(self, source: Map, tensors: Sequence[Tensor], needed: Sequence[bool]) -> None:
-        self.tensors, self.needed = tensors, needed
+    Args:
+        source: the map.
+        tensors: it is made of.
+        needed: whether the gradient of each is asked for.
+        dtype: in which gradients of maps are kept that are made again.
+        slab_bytes: as of `keep`.
+    """
+
+    def __init__(self, source: Map, tensors: Sequence[Tensor], needed: Sequence[bool], dtype: torch.dtype,
+                 slab_bytes: int) -> None:
+        self.tensors, self.needed, self.slab_bytes = tensors, needed, slab_bytes
         self.normed = [part for part in source.parts() if isinstance(part, Normed) and part.groups is not None]
+        self.remade = [part for part in source.parts() if isinstance(part, Remade)]
         statistics = {id(one) for part in self.normed for one in (part.mean, part.scale)}
         self.sums = {id(one): torch.zeros_like(one) for one, need in zip(tensors, needed, strict=True)
                      if need or id(one) in statistics}
+        self.sums |= {id(one): torch.zeros(one.shape, dtype=dtype, device=tensors[0].device).contiguous(
+            memory_format=_layout(tensors[0])) for one in self.remade}
 
-    def leaves(self) -> _Leaves:
-        """For one slab."""
-        return _Leaves(self.sums)
+    def carry(self, convolved: Convolved, out: Tensor) -> None:
+        """Carry the gradient of a convolution's output back to what its source is made of."""
+        weight, bias, dtype, dims = convolved.weight, convolved.bias, convolved.dtype, len(convolved.stride)
+        for low, high in _slabs(convolved, self.slab_bytes):
+            around, leaves = convolved.around(low, high), _Leaves(self.sums)
+            with torch.enable_grad():
+                values = around.padded(convolved.map.slab(around.low, around.high, leaves).to(dtype))
+            back, of_weight, of_bias = torch.ops.aten.convolution_backward(
+                out[:, :, low:high].to(dtype), values.detach(), weight.to(dtype), [len(weight)], convolved.stride,
+                convolved.padding, [1] * dims, False, [0] * dims, 1,
+                [values.requires_grad, True, bias is not None])
+            self._add(weight, of_weight)
+            if bias is not None:
+                self._add(bias, of_bias)
+            leaves.add(values, back)
 
-    def add(self, tensor: Tensor, gradient: Tensor) -> None:
-        """Add to the gradient of a tensor, if it is needed."""
-        if id(tensor) in self.sums:
-            self.sums[id(tensor)] += gradient
-
-    def finished(self, slab_bytes: int) -> list[Tensor | None]:
-        """All of them, after what goes through the statistics of norms."""
+    def finished(self) -> list[Tensor | None]:
+        """All that are needed, after what goes through the statistics of norms and through what is made again."""
         for part in self.normed:
             through = gradient_through_statistics(part, self.sums[id(part.mean)], self.sums[id(part.scale)])
             shape = part.map.shape
-            for low, high in slabs(shape, slab_bytes, part.mean.itemsize * shape.numel() // shape[2]):
-                leaves = self.leaves()
+            for low, high in slabs(shape, self.slab_bytes, part.mean.itemsize * shape.numel() // shape[2]):
+                leaves = _Leaves(self.sums)
                 with torch.enable_grad():
                     values = part.map.slab(low, high, leaves)
                 leaves.add(values, through(values))
+        for one in self.remade:
+            self.carry(one.map, self.sums.pop(id(one)))
         return [self.sums[id(one)] if need else None for one, need in zip(self.tensors, self.needed, strict=True)]
 
+    def _add(self, tensor: Tensor, gradient: Tensor) -> None:
+        if id(tensor) in self.sums:
+            self.sums[id(tensor)] += gradient
 
-class _Leaves:
-    """Pieces of tensors, from which autograd leads back to where their gradients are gathered."""
+
+class _Leaves(Pieces):
+    """Pieces from which autograd leads back to where their gradients are gathered."""
 
     def __init__(self, sums: dict[int, Tensor]) -> None:
         self.sums = sums
         self.taken: list[tuple[Tensor, Tensor]] = []
 
-    def __call__(self, tensor: Tensor, low: int | None = None, high: int | None = None) -> Tensor:
-        if id(tensor) not in self.sums:
-            return piece(tensor, low, high)
-        leaf = piece(tensor, low, high).detach().requires_grad_()
-        self.taken.append((leaf, piece(self.sums[id(tensor)], low, high)))
-        return leaf
+    def rows(self, kept: Tensor, low: int, high: int) -> Tensor:
+        return self._leaf(id(kept), kept[:, :, low:high], slice(low, high))
+
+    def small(self, tensor: Tensor) -> Tensor:
+        return self._leaf(id(tensor), tensor)
+
+    def made(self, source: Remade, low: int, high: int) -> Tensor:
+        with torch.no_grad():
+            values = source.map.slab(low, high, Pieces())
+        return self._leaf(id(source), values, slice(low, high))
 
     def add(self, values: Tensor, gradient: Tensor) -> None:
         """Carry the gradient of values back to what they were made of."""
@@ -138,3 +155,10 @@ class _Leaves:
         found = torch.autograd.grad(values, [leaf for leaf, _ in self.taken], gradient)
         for (_, place), one in zip(self.taken, found, strict=True):
             place += one
+
+    def _leaf(self, key: int, values: Tensor, rows: slice | None = None) -> Tensor:
+        if key not in self.sums:
+            return values
+        leaf = values.detach().requires_grad_()
+        self.taken.append((leaf, self.sums[key] if rows is None else self.sums[key][:, :, rows]))
+        return leaf

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, fields, replace
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -19,16 +19,20 @@ _CONVOLVE: dict[int, Callable[..., Tensor]] = {4: functional.conv2d, 5: function
 _CONVOLVE_UP: dict[int, Callable[..., Tensor]] = {4: functional.conv_transpose2d, 5: functional.conv_transpose3d}
 
 
-class Pieces(Protocol):
-    """Gives what a slab is made of."""
+class Pieces:
+    """Gives what a slab is made of: here, as it is."""
 
-    def __call__(self, tensor: Tensor, low: int | None = None, high: int | None = None) -> Tensor:
-        """Slices `low` up to below `high` along Z of a kept map; without them a small tensor, whole."""
+    def rows(self, kept: Tensor, low: int, high: int) -> Tensor:
+        """Slices `low` up to below `high` along Z of a kept map."""
+        return kept[:, :, low:high]
 
+    def small(self, tensor: Tensor) -> Tensor:
+        """A tensor that is no map."""
+        return tensor
 
-def piece(tensor: Tensor, low: int | None = None, high: int | None = None) -> Tensor:
-    """The plain `Pieces`."""
-    return tensor if low is None else tensor[:, :, low:high]
+    def made(self, source: Remade, low: int, high: int) -> Tensor:
+        """Slices of a map that is made again."""
+        return source.map.slab(low, high, self)
 
 
 class Slot:
@@ -84,7 +88,7 @@ class Whole(Map):
     values: Tensor
 
     def slab(self, low: int, high: int, of: Pieces) -> Tensor:
-        return of(self.values, low, high)
+        return of.rows(self.values, low, high)
 
     @property
     def shape(self) -> torch.Size:
@@ -131,8 +135,8 @@ class Convolved(Map):
     def slab(self, low: int, high: int, of: Pieces) -> Tensor:
         around = self.around(low, high)
         values = around.padded(self.map.slab(around.low, around.high, of).to(self.dtype))
-        bias = None if self.bias is None else of(self.bias).to(self.dtype)
-        return _CONVOLVE[values.ndim](values, of(self.weight).to(self.dtype), bias, self.stride, self.padding)
+        bias = None if self.bias is None else of.small(self.bias).to(self.dtype)
+        return _CONVOLVE[values.ndim](values, of.small(self.weight).to(self.dtype), bias, self.stride, self.padding)
 
     @property
     def padding(self) -> tuple[int, ...]:
@@ -144,6 +148,20 @@ class Convolved(Map):
         large = self.map.shape
         return torch.Size((large[0], len(self.weight),
                            *(-(-n // s) for n, s in zip(large[2:], self.stride, strict=True))))
+
+
+@dataclass(frozen=True)
+class Remade(Map):
+    """A convolution's output that is made again, slab by slab, wherever it is needed; its gradient is kept whole."""
+
+    map: Convolved
+
+    def slab(self, low: int, high: int, of: Pieces) -> Tensor:
+        return of.made(self, low, high)
+
+    @property
+    def shape(self) -> torch.Size:
+        return self.map.shape
 
 
 @dataclass(frozen=True)
@@ -165,10 +183,10 @@ class Normed(Map):
     groups: int | None
 
     def slab(self, low: int, high: int, of: Pieces) -> Tensor:
-        mean, scale = of(self.mean), of(self.scale)
+        mean, scale = of.small(self.mean), of.small(self.scale)
         values = self.map.slab(low, high, of).to(mean.dtype)
-        factor = scale * of(self.weight)
-        return torch.addcmul(spread(of(self.bias) - mean * factor, values), values, spread(factor, values))
+        factor = scale * of.small(self.weight)
+        return torch.addcmul(spread(of.small(self.bias) - mean * factor, values), values, spread(factor, values))
 
     @property
     def shape(self) -> torch.Size:
@@ -240,7 +258,7 @@ class Enlarged(Map):
         along = self.stride[0]
         first, last = low // along, -(-high // along)
         values = self.map.slab(first, last, of)
-        weight, bias = of(self.weight).to(values.dtype), of(self.bias).to(values.dtype)
+        weight, bias = of.small(self.weight).to(values.dtype), of.small(self.bias).to(values.dtype)
         large = _CONVOLVE_UP[values.ndim](values, weight, bias, self.stride)
         return large[:, :, low - first * along:high - first * along]
 

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from megavox.memory.streamed.maps import Map, Normed, piece, slabs, spread
+from megavox.memory.streamed.maps import Map, Normed, Pieces, slabs, spread
 
 
 @torch.no_grad()
@@ -27,7 +27,7 @@ def statistics(source: Map, groups: int, slab_bytes: int) -> tuple[Tensor, Tenso
     """
     count, mean, variance, shape = 0, torch.zeros(()), torch.zeros(()), source.shape
     for low, high in slabs(shape, slab_bytes, 4 * shape.numel() // shape[2]):
-        slab = source.slab(low, high, piece)
+        slab = source.slab(low, high, Pieces())
         slab = slab.to(torch.promote_types(slab.dtype, torch.float32))
         its_variance, its_mean = torch.var_mean(slab, tuple(range(2, slab.ndim)), correction=0)
         share = (high - low) / (count + high - low)

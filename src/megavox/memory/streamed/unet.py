@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from megavox.memory.streamed.convolve import keep
-from megavox.memory.streamed.maps import Activated, Convolved, Enlarged, Joined, Map, Normed, Scaled, Sum, Whole
+from megavox.memory.streamed.maps import Activated, Convolved, Enlarged, Joined, Map, Normed, Remade, Scaled, Sum, Whole
 from megavox.memory.streamed.statistics import statistics
 from megavox.models.unet import Residual, UNet
 
@@ -87,7 +87,7 @@ class _Walk:
         if isinstance(module, _CONVOLUTIONS):
             made = self.convolved(module, source)
             if isinstance(source, Whole) and source.shape[1] <= FEW:
-                return made
+                return Remade(made)
             return Whole(keep(made, self.slab_bytes, self.kept))
         if isinstance(module, (nn.GroupNorm, *_BATCH_NORMS)):
             return self.normed(module, source)
