@@ -27,7 +27,7 @@ from memory_networks import adam, allocated, networks, train
 PAPER = (160, 384, 384)  # voxels of the volume that "needs 40 GB"
 SLAB_MB = 4.0  # on a CPU
 LARGE_SLAB_MB = 64.0
-ROUNDS = 5
+ROUNDS = 3  # after one that is not counted
 
 
 def estimates() -> list[Bar]:

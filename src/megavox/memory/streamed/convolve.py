@@ -92,8 +92,8 @@ class _Gradients:
         statistics = {id(one) for part in self.normed for one in (part.mean, part.scale)}
         self.sums = {id(one): torch.zeros_like(one) for one, need in zip(tensors, needed, strict=True)
                      if need or id(one) in statistics}
-        self.sums |= {id(one): torch.zeros(one.shape, dtype=dtype, device=tensors[0].device).contiguous(
-            memory_format=_layout(tensors[0])) for one in self.remade}
+        self.sums |= {id(one): torch.empty(one.shape, dtype=dtype, device=tensors[0].device,
+                                           memory_format=_layout(tensors[0])).zero_() for one in self.remade}
 
     def carry(self, convolved: Convolved, out: Tensor) -> None:
         """Carry the gradient of a convolution's output back to what its source is made of."""
