@@ -57,7 +57,7 @@ def tune(study: StudyFile, workspace: WorkspaceOption = None, change: SetOption 
 
 
 class _View:
-    """A table that moves on a terminal; elsewhere a line whenever a trial ends.
+    """A table that moves on a terminal; elsewhere a line whenever a trial is sent, waits, runs or ends.
 
     Args:
         search: to be shown.
@@ -66,6 +66,7 @@ class _View:
     def __init__(self, search: Search) -> None:
         self._search, self._drawn = search, 0.0
         self._told: set[int] | None = None
+        self._states: dict[int, str] = {}
         self._live: Any = None
         if console().is_terminal:
             from rich.live import Live
@@ -82,13 +83,18 @@ class _View:
         self._drawn, now = time.monotonic(), standing(self._search)
         if self._told is None:
             self._told = set(now.ended)
-            if self._told:
-                say(f"going on: {now.sentence()}")
+            if self._told or now.under_way:
+                say(f"going on: {now.sentence()}; {len(now.under_way)} under way")
         for number in sorted(now.ended.keys() - self._told):
             self._told.add(number)
             say(f"trial {number}: {now.ended[number]}" + ("" if self._live else f"; {now.sentence()}"))
         if self._live:
             self._live.update(_table(now), refresh=True)
+            return
+        for one in now.under_way:
+            if self._states.get(one.number) != one.state:
+                self._states[one.number] = one.state
+                say(f"trial {one.number}: {one.state}")
 
     def close(self) -> None:
         """Leave the terminal as it was."""

@@ -132,6 +132,8 @@ def test_an_objective_that_there_is_none_of_and_keys_of_packing_are_refused(made
         search_of(made({"jobs": 1, "objective": "dyce"}), "here")
     with pytest.raises(StudyError, match=r"task\.mask_tolerance_mm: this key cannot be searched"):
         search_of(made({"space": {"task.mask_tolerance_mm": {"low": 0.1, "high": 0.5}}}), "here")
+    with pytest.raises(StudyError, match=r"\[16, 16\] is one of its choices.*3 numbers each"):
+        search_of(made({"space": {"batches.patch": {"choices": [[16, 16, 16], [16, 16]]}}}), "here")
 
 
 def test_a_network_whose_memory_cannot_be_told_is_sent(made: Any) -> None:

@@ -27,7 +27,7 @@ from megavox.search.driver import drive, withdraw
 from megavox.search.ledger import Ledger
 from megavox.search.methods import sampler_of
 from megavox.search.proposer import Fits
-from megavox.search.space import Setting, Space
+from megavox.search.space import Choice, Setting, Space
 from megavox.search.storage import answering, open_storage
 from megavox.study import Study
 from megavox.study.search import SearchSection
@@ -80,6 +80,7 @@ def search_of(project: Project, site: str, asked: Asked = Asked()) -> Search:
     section = project.study.search
     assert section is not None, "or there were no space"
     _refuse_packing_keys(project.study, space)
+    _refuse_other_dimensions(space, int(project.packing()["preparation"]["spatial_dims"]))
     here = isinstance(read_site(site, project.study.sites), LocalSection)
     planned = derived_plan(project).study if here else project.study  # another machine derives something else
     task = build_task(project.study.task, [])
@@ -106,6 +107,15 @@ def _refuse_packing_keys(study: Study, space: Space) -> None:
         if packing_settings(with_setting(study, {name: value})) != packing_settings(study):
             raise StudyError("this key cannot be searched", where=f"search.space.{name}", expected="a key that packed "
                              "cases do not depend on", fix="Pack, and search, once for each of its values")
+
+
+def _refuse_other_dimensions(space: Space, dims: int) -> None:
+    """A network can be built for a patch of any dimensions, so that a trial would find it out."""
+    for one in space.parameters:
+        for patch in one.choices if isinstance(one, Choice) and one.name == "batches.patch" else ():
+            if isinstance(patch, list) and len(patch) != dims:
+                raise StudyError(f"{patch} is one of its choices", where="search.space.batches.patch",
+                                 expected=f"{dims} numbers each, as the images have {dims} dimensions")
 
 
 def tune(search: Search, tell: Callable[[], None], leave: Callable[[], bool]) -> None:

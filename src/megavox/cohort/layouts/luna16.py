@@ -56,8 +56,8 @@ def recognise(folder: Path) -> Guess | None:
     if not (folder / "annotations_excluded.csv").is_file():
         cohort["excluded"] = None
     return Guess(cohort, {"kind": "detect"}, {"channels": ["CT"]},
-                 {"cohort.layout": f"annotations.csv has a {SERIES}, coordinates and a diameter in each of its "
-                                   f"{len(table.rows)} rows",
+                 {"cohort.layout": f"annotations.csv has columns for a {SERIES}, coordinates and a diameter, "
+                                   f"and {len(table.rows)} rows",
                   "images.channels": "nodules are marked in CT, which this format does not say"})
 
 
