@@ -64,9 +64,13 @@ class _View:
     """
 
     def __init__(self, search: Search) -> None:
-        self._search, self._drawn = search, 0.0
-        self._told: set[int] | None = None
+        from megavox.pipeline.standing import standing
+
+        now = standing(search)
+        self._search, self._drawn, self._told = search, 0.0, set(now.ended)
         self._states: dict[int, str] = {}
+        if self._told or now.under_way:
+            say(f"going on: {now.sentence()}; {len(now.under_way)} under way")
         self._live: Any = None
         if console().is_terminal:
             from rich.live import Live
@@ -81,10 +85,6 @@ class _View:
         if self._live and time.monotonic() - self._drawn < DRAW_EVERY_S:
             return
         self._drawn, now = time.monotonic(), standing(self._search)
-        if self._told is None:
-            self._told = set(now.ended)
-            if self._told or now.under_way:
-                say(f"going on: {now.sentence()}; {len(now.under_way)} under way")
         for number in sorted(now.ended.keys() - self._told):
             self._told.add(number)
             say(f"trial {number}: {now.ended[number]}" + ("" if self._live else f"; {now.sentence()}"))

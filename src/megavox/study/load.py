@@ -217,8 +217,8 @@ def _explain(item: Any, data: dict[str, Any], lines: dict[Path_, str], where: Pa
     if kind == "model_type":
         field = model.model_fields.get(str(path[-1])) if model else None
         sections = _members(field) if field else []  # none: of a mapping, whose keys are the user's
-        allowed = " Or: ".join(map(_allowed_keys, sections))
-        return f"{place}: {key}: found {found!r}, expected a section. {allowed}".rstrip()
+        keys = " Or: ".join(map(_allowed_keys, sections))
+        return f"{place}: {key}: found {found!r}, expected a section. {keys}".rstrip()
     hint = ""
     if kind == "literal_error" and isinstance(found, str):
         allowed = [word.strip("',") for word in item["ctx"]["expected"].split()]
