@@ -272,7 +272,7 @@ def test_sizes() -> None:
 
 def test_memory_of_this_process_is_measured() -> None:
     before, size = private_bytes(), 64 << 20
-    with mmap.mmap(-1, size) as held:  # pages of its own: the heap may have had as many to spare
+    with mmap.mmap(-1, size, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS) as held:  # the heap may have as many to spare
         held.write(os.urandom(1 << 20) * 64)
         most, now = private_bytes()
     assert now >= before[1] + size // 2 and most >= now and 0 < available_bytes() < 1 << 50
