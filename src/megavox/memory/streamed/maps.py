@@ -7,6 +7,7 @@ concatenation.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, fields, replace
 from typing import Any, NamedTuple
@@ -40,17 +41,17 @@ class Slot:
 
 
 @dataclass(frozen=True)
-class Map:
+class Map(ABC):
     """A feature map `(B, C, Z, *S)`. Its fields are tensors, numbers, and other maps."""
 
+    @abstractmethod
     def slab(self, low: int, high: int, of: Pieces) -> Tensor:
         """Slices `low` up to below `high` along Z, `(B, C, high - low, *S)`."""
-        raise NotImplementedError
 
     @property
+    @abstractmethod
     def shape(self) -> torch.Size:
         """`(B, C, Z, *S)`."""
-        raise NotImplementedError
 
     def parts(self) -> Iterator[Map]:
         """This map and all that it is made of."""
