@@ -14,15 +14,11 @@ from dataclasses import replace
 from statistics import median
 
 import torch
-from torch import Tensor, nn
 
 from bars import Bar, print_machine, report
 from megavox.memory.caching import CachingAllocator
 from megavox.memory.follow import Exercise, follow, peak
-from megavox.memory.streamed.unet import stream
-from megavox.models.unet import UNet
-from megavox.tasks.losses import dice_ce
-from memory_networks import adam, allocated, networks, train
+from memory_networks import allocated, networks, train, unet
 
 PAPER = (160, 384, 384)  # voxels of the volume that "needs 40 GB"
 SLAB_MB = 4.0  # on a CPU
@@ -46,20 +42,6 @@ def estimates() -> list[Bar]:
     return [("estimate-error", max(errors), 0.02, False),
             ("estimate-error-with-workspaces", max(errors_beside), 0.05, False),
             ("estimate-median-s", median(seconds), 5.0, False)]
-
-
-def unet(size: tuple[int, ...], slab_mb: float | None) -> Exercise:
-    """The U-Net of 32 to 256 feature maps on one volume, plain or in slabs."""
-    def build() -> nn.Module:
-        network = UNet(3, 1, 2, widths=[32, 64, 128, 256], strides=[(2, 2, 2)] * 3)
-        if slab_mb is not None:
-            stream(network, int(slab_mb * 1e6))
-        return network
-
-    def loss(logits: Tensor) -> Tensor:
-        return dice_ce(logits, torch.zeros(1, *size, dtype=torch.uint8))
-
-    return Exercise(build, (1, 1, *size), loss, adam)
 
 
 def streamed(side: int) -> list[Bar]:

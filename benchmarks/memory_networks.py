@@ -16,7 +16,9 @@ from torch.nn import functional
 from torch.profiler import ProfilerActivity, profile
 
 from megavox.memory.follow import Exercise
+from megavox.memory.streamed.unet import stream
 from megavox.models.unet import UNet
+from megavox.tasks.losses import dice_ce
 
 Event = tuple[int, int]  # address and bytes, negative where they are given back
 
@@ -55,17 +57,31 @@ def vgg(layers: tuple[int, ...], classes: int) -> nn.Module:
                          nn.ReLU(inplace=True), nn.Dropout(), nn.Linear(4096, classes))
 
 
+def unet(size: tuple[int, ...], slab_mb: float | None = None) -> Exercise:
+    """The U-Net of 32 to 256 feature maps on one image, plain or in slabs."""
+    def build() -> nn.Module:
+        network = UNet(len(size), 1, 2, widths=[32, 64, 128, 256], strides=[(2,) * len(size)] * 3)
+        if slab_mb is not None:
+            stream(network, int(slab_mb * 1e6))
+        return network
+
+    def loss(logits: Tensor) -> Tensor:
+        return dice_ce(logits, torch.zeros(1, *size, dtype=torch.uint8))
+
+    return Exercise(build, (1, 1, *size), loss, adam)
+
+
 def networks() -> dict[str, Exercise]:
     """Twelve of them."""
     volume: dict[str, Any] = {"spatial_dims": 3, "in_channels": 1, "out_channels": 3}
     flat: dict[str, Any] = {"spatial_dims": 2, "n_input_channels": 3, "num_classes": 14}
 
-    def unet(dims: int) -> Callable[[], nn.Module]:
+    def small_unet(dims: int) -> Callable[[], nn.Module]:
         return lambda: UNet(dims, 1, 3, widths=[16, 32, 64, 128], strides=[(2,) * dims] * 3)
 
     return {
-        "U-Net 2D": Exercise(unet(2), (4, 1, 192, 192), segmented, adam),
-        "U-Net 3D": Exercise(unet(3), (2, 1, 48, 48, 48), segmented, adam),
+        "U-Net 2D": Exercise(small_unet(2), (4, 1, 192, 192), segmented, adam),
+        "U-Net 3D": Exercise(small_unet(3), (2, 1, 48, 48, 48), segmented, adam),
         "DynUNet 3D": Exercise(lambda: nets.DynUNet(3, 1, 3, [3] * 4, [1, 2, 2, 2], [2] * 3, filters=[16, 32, 64, 128]),
                                (2, 1, 48, 48, 48), segmented, momentum),
         "SegResNet 3D": Exercise(lambda: nets.SegResNet(**volume, init_filters=16), (2, 1, 48, 48, 48), segmented,

@@ -13,16 +13,13 @@ import warnings
 from collections.abc import Iterator, Sequence
 
 import torch
-from torch import Tensor, nn
 
 from megavox.memory.caching import CachingAllocator
 from megavox.memory.follow import Exercise, follow, peak
 from megavox.memory.live import Kind
 from megavox.models.resnet import ResNet
-from megavox.models.unet import UNet
 from megavox.models.vgg import VGG
-from megavox.tasks.losses import dice_ce
-from memory_networks import adam, classified, momentum
+from memory_networks import classified, momentum, unet
 
 Row = tuple[str, Exercise, str]  # name, what is done, what was published
 VOLUMES = ((80, 80, 80), (96, 96, 96), (128, 128, 128), (160, 384, 384))
@@ -31,17 +28,6 @@ VOLUMES = ((80, 80, 80), (96, 96, 96), (128, 128, 128), (160, 384, 384))
 def vgg(size: tuple[int, ...], channels: int) -> Exercise:
     """VGG19 as in the paper, one image."""
     return Exercise(lambda: VGG(19, channels, 2, size, norm="none"), (1, channels, *size), classified, momentum)
-
-
-def unet(size: tuple[int, ...]) -> Exercise:
-    """U-Net of 32 to 256 feature maps, one image."""
-    def build() -> nn.Module:
-        return UNet(len(size), 1, 2, widths=[32, 64, 128, 256], strides=[(2,) * len(size)] * 3)
-
-    def loss(logits: Tensor) -> Tensor:
-        return dice_ce(logits, torch.zeros(1, *size, dtype=torch.uint8))
-
-    return Exercise(build, (1, 1, *size), loss, adam)
 
 
 def resnet(depth: int, side: int) -> Exercise:
