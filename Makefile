@@ -9,6 +9,7 @@ DATA := reading patches pictures
 INFERENCE := prediction export cohort
 SCALING := scaling large_batch
 SEARCH := search
+MEMORY := memory memory_time memory_large
 
 .PHONY: demo install test lint bench bench-data bench-inference bench-memory bench-scaling bench-search reference clean
 
@@ -50,7 +51,7 @@ bench-inference: $(VENV)/installed-peers
 	$(call measured,$(INFERENCE))
 
 bench-memory: $(VENV)/installed
-	$(call measured,memory)
+	$(call measured,$(MEMORY))
 
 bench-scaling: $(VENV)/installed
 	$(call measured,$(SCALING))

@@ -6,6 +6,7 @@ All is on the CPU, in float32.
 from __future__ import annotations
 
 import gc
+import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -16,7 +17,7 @@ from torch.nn import functional
 from torch.profiler import ProfilerActivity, profile
 
 from megavox.memory.follow import Exercise
-from megavox.memory.streamed.unet import stream
+from megavox.memory.streamed.stream import stream
 from megavox.models.unet import UNet
 from megavox.tasks.losses import dice_ce
 
@@ -100,16 +101,33 @@ def networks() -> dict[str, Exercise]:
     }
 
 
-def train(exercise: Exercise, steps: int = 2) -> None:
+def train(exercise: Exercise, steps: int = 2, device: str = "cpu") -> None:
     """Make steps as anybody would, with nothing that looks on."""
     assert exercise.loss is not None and exercise.optimiser is not None
-    network = exercise.build().train()
-    optimiser = exercise.optimiser(network)
-    image = torch.empty(*exercise.image)
-    for _ in range(steps):
+    with torch.device(device):
+        network = exercise.build().to(device).train()
+        optimiser = exercise.optimiser(network)
+        image = torch.empty(*exercise.image)
+        for _ in range(steps):
+            optimiser.zero_grad(set_to_none=True)
+            exercise.loss(network(image)).backward()
+            optimiser.step()
+
+
+def step_of(exercise: Exercise) -> Callable[[], float]:
+    """Makes a step and says how long it took."""
+    assert exercise.loss is not None and exercise.optimiser is not None
+    network, loss = exercise.build().train(), exercise.loss
+    optimiser, image = exercise.optimiser(network), torch.randn(*exercise.image)
+
+    def step() -> float:
+        begin = time.perf_counter()
         optimiser.zero_grad(set_to_none=True)
-        exercise.loss(network(image)).backward()
+        loss(network(image)).backward()
         optimiser.step()
+        return time.perf_counter() - begin
+
+    return step
 
 
 def allocated(work: Callable[[], object]) -> tuple[int, int]:

@@ -17,6 +17,7 @@ import torch
 from megavox.memory.caching import CachingAllocator
 from megavox.memory.follow import Exercise, follow, peak
 from megavox.memory.live import Kind
+from megavox.memory.workspaces import of_cuda
 from megavox.models.resnet import ResNet
 from megavox.models.vgg import VGG
 from memory_networks import classified, momentum, unet
@@ -64,7 +65,8 @@ def main() -> int:
     print(f"{given.table:32} weights, M  peak, GB  activations, GB  reserved on a GPU, GB   published   largest")
     for name, exercise, published in rows(given.table):
         live = follow(exercise)
-        most, reserved = peak(live), CachingAllocator().run(live.events).most_reserved
+        reserved = CachingAllocator().run(follow(exercise, of_cuda).events).most_reserved
+        most = peak(live)
         with torch.device("meta"):
             weights = sum(one.numel() for one in exercise.build().parameters())
         one = most.largest[0]

@@ -101,17 +101,36 @@ def killed_anywhere(root: Path) -> None:
 
 def workers_killed(root: Path) -> None:
     """A run whose workers are killed one after another."""
+    _kill_while_cases_end(root, random.Random(1).choice)
+
+
+def newest_killed(root: Path) -> None:
+    """A run in which one worker does the cases, and others are killed before they can work."""
+    prepare = megavox.inference.worker.begin_in_loader
+
+    def slowly(*given: Any) -> None:
+        try:
+            (root / "first").touch(exist_ok=False)
+        except FileExistsError:
+            time.sleep(3)
+        prepare(*given)
+
+    megavox.inference.worker.begin_in_loader = slowly
+    _kill_while_cases_end(root, lambda workers: max(workers, key=lambda one: one.pid or 0))
+
+
+def _kill_while_cases_end(root: Path, choose: Callable[[list[Any]], Any]) -> None:
     network, cases = begin(root, 16)
     out, clean = root / "out", root / "clean"
 
     def killer(log: Path) -> None:
-        chance, seen = random.Random(1), 0
+        seen = 0
         while True:
             time.sleep(0.01)
             done = len(list(out.glob("*.json")))
             if done > seen + 1 and (workers := multiprocessing.active_children()):
                 seen = done
-                chance.choice(workers).kill()
+                choose(workers).kill()
                 with log.open("a") as stream:
                     stream.write("x")
 

@@ -43,6 +43,10 @@ def test_run_does_everything_and_ends_with_the_report_and_the_headline(study: Pa
     (["evaluate", "STUDY", "--workspace", "nowhere"], "Run `megavox"),
     (["pack", "STUDY", "--workspace", "/dev/null/here"], "Choose another place"),
     (["train", "STUDY", "--workspace", "nowhere"], "Run `megavox pack` first"),
+    (["plan", "STUDY", "--memory", "eleven"], "a number with its unit, such as 11GB or 800MB"),
+    (["plan", "STUDY", "--memory", "0GB"], "a number with its unit"),
+    (["plan", "STUDY", "--memory", "11"], "a number with its unit"),
+    (["plan", "STUDY", "--ranks", "0"], "--ranks"),
     (["predict", "STUDY", "--input", "nowhere"], "no such folder"),
     (["new", "nowhere"], "nowhere"),
     (["pack"], "Missing argument"),
@@ -52,6 +56,20 @@ def test_a_users_mistake_is_a_message_and_status_2(study: Path, tmp_path: Path, 
     assert done.returncode == 2
     assert told in done.stderr
     assert "Traceback" not in done.stderr + done.stdout
+
+
+def test_plan_tells_every_way_for_some_memory_and_ranks(study: Path) -> None:
+    assert command("pack", study).returncode == 0
+    done = command("plan", study, "--memory", "900 MB", "--ranks", "2", "--set", "batches.size=4")
+    assert done.returncode == 0, done.stderr
+    lines = [line.strip() for line in done.stdout.splitlines()]
+    assert "memory of a step, in GB, of 0.9 GB:" in lines
+    rows = [line for line in lines if line.startswith(("plain", "streamed", "recomputed"))]
+    assert {row.split()[0] for row in rows} == {"plain", "streamed", "recomputed"}
+    assert [row for row in rows if row.endswith("taken")] == rows[:1]
+    assert any(line.startswith("at its peak (") and "GB" not in line for line in lines)
+    small = command("plan", study, "--memory", "10MiB")
+    assert small.returncode == 2 and "a training step fits 0.0105 GB in no way" in small.stderr
 
 
 def test_our_own_fault_is_status_1_and_a_traceback_file(study: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str],
@@ -98,6 +116,25 @@ def test_doctor_looks_at_the_machine() -> None:
     assert done.returncode in (0, 2)
     for name in ("cores", "memory", "device", "shared memory", "open files", "disk", "torch"):
         assert name in done.stdout
+
+
+def test_doctor_measures_once_and_shows_it_from_then_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+                                                        capsys: pytest.CaptureFixture[str]) -> None:
+    def told(*words: str) -> str:
+        cli.main(["doctor", *words])
+        return next(line for line in capsys.readouterr().out.splitlines() if "throughput" in line)
+
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setattr("megavox.memory.doctor.CALIBRATION_S", 0.0)  # one step of each layer
+    assert "--calibrate" in told()
+    measured = told("--calibrate")
+    assert "GFLOP/s" in measured and "GB/s" in measured and str(tmp_path) in measured
+    assert told() == measured
+
+
+def test_doctor_measures_this_machine_only(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["doctor", "--calibrate", "--site", "cluster"]) == 2
+    assert "Give one of them" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("start", ["import megavox", "from megavox.cli import main; main(['--help'])"])

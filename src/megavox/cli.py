@@ -18,7 +18,16 @@ from typing import Annotated, NoReturn
 import typer
 
 from megavox.cli_jobs import AskOption, SiteOption, check_site, jobs_app, refuse_ask, send_and_follow
-from megavox.cli_options import RunOption, SetOption, StudyFile, WorkspaceOption, project_of
+from megavox.cli_options import (
+    MemoryOption,
+    RanksOption,
+    RunOption,
+    SetOption,
+    StudyFile,
+    WorkspaceOption,
+    gigabytes,
+    project_of,
+)
 from megavox.cli_tell import say_table, tell
 from megavox.cli_tune import tune
 from megavox.core.processes import leave
@@ -73,12 +82,16 @@ def pack(study: StudyFile, workspace: WorkspaceOption = None, change: SetOption 
 
 
 @app.command()
-def plan(study: StudyFile, workspace: WorkspaceOption = None, change: SetOption = None) -> None:
-    """Print the settings that follow from the cohort and this machine, and what a step costs."""
+def plan(study: StudyFile, workspace: WorkspaceOption = None, change: SetOption = None,
+         memory: MemoryOption = None, ranks: RanksOption = None) -> None:
+    """Print the settings that follow from cohort and machine, how a step fits the memory, and what it costs."""
+    from megavox.core.errors import StudyError
     from megavox.pipeline.plan import plan as stage
 
+    if ranks is not None and memory is None:
+        raise StudyError("--ranks goes with --memory", fix="Say how much memory each of these ranks has")
     project = project_of(study, workspace, change)
-    tell("plan", stage(project), project)
+    tell("plan", stage(project, None if memory is None else gigabytes(memory), ranks or 1), project)
 
 
 @app.command()
@@ -150,13 +163,16 @@ def predict(study: StudyFile, workspace: WorkspaceOption = None, change: SetOpti
     """Predict a folder of images, or the study's own test cases. Several such commands share the work."""
     project = project_of(study, workspace, change, run)
     from megavox.pipeline.predict import predict as stage
-    from megavox.pipeline.predict import refuse_early
+    from megavox.pipeline.predict import predicted, refuse_early
 
     if site is not None:
         given = {"--input": source and source.resolve(), "--output": output and output.resolve(), "--workers": workers}
-        send_and_follow(project, "predict", site, ask or (),
-                        [word for name, value in given.items() if value is not None for word in (name, str(value))],
-                        early=lambda asks: refuse_early(project, source))
+        job = send_and_follow(
+            project, "predict", site, ask or (),
+            [word for name, value in given.items() if value is not None for word in (name, str(value))],
+            early=lambda asks: refuse_early(project, source))
+        if job.request().elements:
+            tell("predict", predicted(project, source, output), project)
         return
     refuse_ask(ask)
     tell("predict", stage(project, source, output, workers), project)
@@ -223,13 +239,23 @@ def doctor(workspace: WorkspaceOption = None,
            site: Annotated[str | None, typer.Option("--site", metavar="NAME", help="look at a machine of this site "
                                                     "instead, by a job of one minute; --data names the study that "
                                                     "names the site")] = None,
+           calibrate: Annotated[bool, typer.Option("--calibrate", help="measure how fast this machine trains, for half "
+                                                   "a minute, and keep it")] = False,
            change: SetOption = None) -> None:
     """What this machine offers, and what is wrong with it."""
     if site is not None:
+        if calibrate:
+            from megavox.core.errors import StudyError
+
+            raise StudyError("--calibrate measures the machine it is run on, and --site looks at others",
+                             fix="Give one of them")
         check_site(data, workspace, change, site)
         return
-    from megavox.memory.doctor import examine
+    from megavox.memory.doctor import examine, measure_throughput
 
+    if calibrate:
+        say("measuring how fast convolutions, norms and activations are; nothing else should run meanwhile")
+        measure_throughput()
     findings = examine(workspace or Path.cwd())
     for finding in findings:
         print(f"{'ok   ' if finding.ok else 'LOOK '} {finding.name:<14} {finding.text}")

@@ -12,7 +12,7 @@ from megavox.cli_options import SetOption, StudyFile, WorkspaceOption, project_o
 from megavox.core.progress import say
 
 if TYPE_CHECKING:
-    from megavox.jobs.job import Request
+    from megavox.jobs.job import JobFolder, Request
     from megavox.pipeline.project import Project
 
 jobs_app = typer.Typer(no_args_is_help=True, help="Jobs that were sent to sites: list, log, attach, cancel.")
@@ -36,12 +36,17 @@ def refuse_ask(ask: Sequence[str] | None) -> None:
 
 
 def send_and_follow(project: Project, stage: str, site: str, ask: Sequence[str], arguments: Sequence[str] = (),
-                    early: Callable[[Request], None] = lambda request: None) -> None:
-    """Run a stage as a job, and print what it prints; `early` refuses what can be known to fail."""
+                    early: Callable[[Request], None] = lambda request: None) -> JobFolder:
+    """Run a stage as a job, and print what it prints; `early` refuses what can be known to fail.
+
+    Of an array nothing is printed but how many of its elements are where: none of them knows the whole.
+    """
     from megavox.jobs.section import asked
     from megavox.pipeline.away import follow, send
 
-    follow(send(project, stage, site, asked(ask), arguments, early), _print)
+    job = send(project, stage, site, asked(ask), arguments, early)
+    follow(job, _print)
+    return job
 
 
 def check_site(study: Path | None, workspace: Path | None, change: list[str] | None, site: str) -> None:
@@ -84,7 +89,10 @@ def attach(study: StudyFile, name: JobName, workspace: WorkspaceOption = None, c
     """Follow a job until it has ended."""
     from megavox.pipeline.away import find, follow
 
-    follow(find(project_of(study, workspace, change), name), _print)
+    job = find(project_of(study, workspace, change), name)
+    follow(job, _print)
+    if job.request().elements:
+        say(f"`megavox jobs log {study} {name} --element N` shows what one of them printed")
 
 
 @jobs_app.command()

@@ -36,10 +36,38 @@ def _tell_plan(result: Any, project: Project) -> Iterable[str]:
         yield "nothing stands at auto: all settings are those of the study file"
     for one in result.derived:
         yield f"{one.key} = {one.value}: {one.why}"
+    if result.fit is not None:
+        yield from _tell_memory(result.fit, result.study.training.steps)
     probe = result.probe
-    yield (f"measured: {probe.step_s:.3f} s a step ({probe.waiting:.0%} of it waiting for data), "
-           f"{probe.memory_gb:.2f} GB of memory" + (f", {probe.device_memory_gb:.2f} GB on the device"
-                                                    if probe.device_memory_gb else ""))
+    if probe is not None:
+        yield (f"measured: {probe.step_s:.3f} s a step ({probe.waiting:.0%} of it waiting for data), "
+               f"{probe.memory_gb:.2f} GB of memory" + (f", {probe.device_memory_gb:.2f} GB on the device"
+                                                        if probe.device_memory_gb else ""))
+
+
+def _tell_memory(fit: Any, steps: int | str) -> Iterable[str]:
+    yield f"memory of a step, in GB, of {fit.limit_gb:.3g} GB:"
+    first, width = fit.found[0].operations, max(len(str(one.way)) for one in fit.found)
+    yield f"  {'':<{width}} {'tensors':>7} {fit.where:>9} {'beside':>6} {'operations':>10} {'s a step':>8} {'a run':>7}"
+    for one in fit.found:
+        mark = "taken" if one.way == fit.way else "" if one.taken_gb <= fit.limit_gb else "does not fit"
+        step = "" if one.step_s is None else f"{one.step_s:.3g}"
+        run = _time(one.step_s * steps) if one.step_s is not None and isinstance(steps, int) else ""
+        yield (f"  {one.way!s:<{width}} {one.peak_gb:>7.2f} {one.taken_gb:>9.2f} {one.host_gb:>6.2f} "
+               f"{one.operations / first:>10.3f} {step:>8} {run:>7} {mark}").rstrip()
+    taken = fit.needs()
+    parts = ", ".join(f"{size:.2f} {kind}" for kind, size in taken.kinds.items() if size >= 0.005)
+    yield f"  at its peak ({taken.at}): {parts}"
+    yield f"  the largest: {'; '.join(taken.largest)}"
+    if fit.found[0].step_s is None and not fit.given:
+        yield "  no times are told: `megavox doctor --calibrate` measures once what this machine does in a second"
+    if fit.found[0].taken_gb > fit.limit_gb:
+        patch = " x ".join(map(str, fit.largest_plain)) if fit.largest_plain else "none"
+        yield f"  the largest patch that fits as it is computed plainly: {patch}"
+
+
+def _time(seconds: float) -> str:
+    return f"{seconds / 3600:.3g} h" if seconds >= 3600 else f"{seconds / 60:.2g} min"
 
 
 def _tell_train(result: Any, project: Project) -> Iterable[str]:

@@ -36,13 +36,13 @@ class InDouble(torch.nn.Module):
         return self.network(x.double())
 
 
-def learn(project: Project, output: Path, here: Ranks) -> None:
+def learn(project: Project, output: Path, here: Ranks, steps: int = STEPS) -> None:
     """Train, and write all weights and statistics as one array."""
     training = Workshop(project, derived_plan(project).study).training(here)
     training = replace(training, network=InDouble(training.network))
     optimiser = build_optimiser(training.network, training.section.optimiser)
-    stepper = Stepper(training, here, optimiser, MovingAverage(training.network, 0.0), 0, STEPS)
-    for step in range(STEPS):
+    stepper = Stepper(training, here, optimiser, MovingAverage(training.network, 0.0), 0, steps)
+    for step in range(steps):
         stepper.step(step)
     stepper.close()
     if here.first:

@@ -6,9 +6,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from apart import run_apart
 from megavox.core.files import read_json
-from predict_faults import KILLS, deadly, killed_anywhere, overlapped, two_commands, workers_killed
+from predict_faults import KILLS, deadly, killed_anywhere, newest_killed, overlapped, two_commands, workers_killed
 
 ALL = [f"case{number:02d}" for number in range(24)]
 
@@ -24,8 +26,10 @@ def test_killed_at_random_moments_and_started_again_equals_one_clean_run(tmp_pat
     assert found["kills"] >= KILLS == 100 and found["rounds"] >= 1
 
 
-def test_workers_that_are_killed_are_replaced_and_their_cases_done(tmp_path: Path) -> None:
-    found = outcome(workers_killed, tmp_path)
+@pytest.mark.parametrize("work", [workers_killed, newest_killed])
+def test_workers_that_are_killed_are_replaced_and_their_cases_done(
+        work: Callable[[Path], None], tmp_path: Path) -> None:
+    found = outcome(work, tmp_path)
     assert found["kills"] >= 3 and found["listed"] == 16, "every case is done or set aside"
     assert found["masks"] == 16 and found["equal"], "and what was set aside is done by the next command"
 

@@ -16,6 +16,7 @@ import psutil
 import pytest
 import torch
 from rank_equality import learn
+from rank_in_backward import FEW
 from rank_records import record
 from safetensors.numpy import load_file
 
@@ -103,10 +104,14 @@ def test_a_run_goes_on_bit_for_bit_and_on_other_ranks_but_for_rounding(two: Proj
 # make as many samples a step.
 MEANS = {"task": {"dice": "sample"}}, {1: 4, 2: 2, 4: 1}
 SUMS = {"task": {"dice": "batch"}, "model": {"norm": "batch"}}, {1: 1, 2: 1, 4: 1}
+COMPUTED: dict[int, dict[str, object]] = {1: {"compute": "plain"},
+                                          2: {"compute": "streamed", "slab_mb": 0.05, "channels_last": False},
+                                          4: {"compute": "recomputed", "channels_last": True}}
 
 
 def test_ranks_are_micro_batches_in_all_but_name(base: Path) -> None:
-    """The arithmetic by which many ranks are emulated on a few: twenty steps in float64 differ by rounding alone."""
+    """The arithmetic by which many ranks are emulated on a few: twenty steps in float64 differ by rounding alone, in
+    whatever way they are computed."""
     data, folder = packed_organs(base)
     optimiser = {"name": "lamb", "rate": 0.02, "clip": 1.0}
     found: dict[str, list[np.ndarray]] = {"means": [], "sums": []}
@@ -114,7 +119,8 @@ def test_ranks_are_micro_batches_in_all_but_name(base: Path) -> None:
         pairs: list[Path] = []
         for name, (sections, micro_batches) in (("means", MEANS), ("sums", SUMS)):
             project = project_of(changed(data, **sections, batches={"size": 8}, training={
-                "optimiser": optimiser, "steps": 20, "accumulate": micro_batches[count]}), folder, f"{name}-{count}")
+                "optimiser": optimiser, "steps": 20, "accumulate": micro_batches[count],
+                "memory": COMPUTED[count]}), folder, f"{name}-{count}")
             pairs += [folder / f"{name}-{count}.yaml", folder / f"{name}-{count}.npy"]
             if count == 1:
                 learn(project, pairs[-1], Ranks(0, 1, torch.device("cpu")))
@@ -127,6 +133,20 @@ def test_ranks_are_micro_batches_in_all_but_name(base: Path) -> None:
     assert abs(found["sums"][0] - first).max() > 1e-2, "they did learn"
     for alone, *others in found.values():
         assert all(abs(alone - other).max() <= 1e-10 for other in others)
+
+
+def test_two_ranks_step_in_the_backward_pass_as_one_does_after_it(base: Path) -> None:
+    """Steps of the loop in float64, and of every memory strategy, beside those of one rank with the batch of both."""
+    data, folder = packed_organs(base)
+    data = changed(data, task={"dice": "sample"}, batches={"size": 4}, training={
+        "optimiser": {"name": "lamb", "rate": 0.02, "clip": None}, "ranks": {"bucket_mb": 0.01}, "steps": FEW})
+    project = project_of(data, folder, "after-backward")
+    alone, shared = folder / "after.npy", folder / "within.npy"
+    learn(project, alone, Ranks(0, 1, torch.device("cpu")), FEW)
+    project_of(changed(data, training={**data["training"], "memory": {"in_backward": True}}), folder, "in-backward")
+    script = Path(__file__).with_name("rank_in_backward.py")
+    finish(two_ranks(script, project.workspace.root, folder / "in-backward.yaml", shared))
+    assert abs(np.load(alone) - np.load(shared)).max() <= 1e-10
 
 
 def test_two_ranks_see_the_samples_of_one_and_learn_the_same(base: Path) -> None:

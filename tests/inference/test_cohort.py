@@ -7,6 +7,7 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -20,7 +21,7 @@ from megavox.core.claims import Claims
 from megavox.core.errors import ImageError, MachineError, WorkspaceError
 from megavox.core.files import read_csv, read_json, write_json
 from megavox.inference.case import failure_of
-from megavox.inference.cohort import _Book, cases_in, predict_cases
+from megavox.inference.cohort import CLAIMS, _Book, cases_in, predict_cases, read_outcome
 from megavox.inference.predictor import Predictor
 from megavox.inference.recipe import Network
 from megavox.inference.records import ASIDE
@@ -237,6 +238,45 @@ def test_claims_of_other_commands_are_not_asked_for_all_the_time(tmp_path: Path,
         assert book.next_case() is None, "there is something to wait for"
         book.enter(cases[0], failure_of(ImageError("broken", where="x"), cases[0]))
         assert book.next_case() == cases[2], "there is nothing else to do"
+
+
+def test_a_case_that_others_ended_meanwhile_counts_though_they_still_look_at_it(
+        cohort: tuple[Network, list[Case], Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of three commands one may claim a case for a moment, only to find it done, just as another asks for it."""
+    network, cases, out = cohort
+    table = (out / "predictions.csv").read_text()
+    record, away = out / f"{cases[1].name}.json", out.parent / "kept.json"
+
+    class Meanwhile:
+        """In the place of workers: another command ends the case, which a third has claimed."""
+
+        def __init__(self, network: Network, folder: Path, next_case: Callable[[], Case | None], *_: object) -> None:
+            self._next_case = next_case
+
+        def run(self, check: object) -> Iterator[object]:
+            with Claims(out / CLAIMS) as third:
+                assert third.take(cases[1].name)
+                assert self._next_case() is None
+                away.rename(record)
+            return iter(())
+
+    record.rename(away)
+    monkeypatch.setattr("megavox.inference.cohort.Runner", Meanwhile)
+    assert predict_cases(network, cases, out).elsewhere == 0
+    assert (out / "predictions.csv").read_text() == table
+
+
+def test_the_tables_tell_what_a_prediction_gave(cohort: tuple[Network, list[Case], Path]) -> None:
+    network, cases, out = cohort
+    damage(cases[0].images[0][0])
+    os.utime(cases[0].images[0][0])
+    given = predict_cases(network, cases, out, workers=1)
+    told, names = read_outcome(out), [case.name for case in cases[1:]]
+    assert [row["case"] for row in told.rows] == [row["case"] for row in given.rows] == names
+    assert told.rejected == given.rejected and len(told.rejected) == 1 and told.elsewhere == 0
+    (out / "predictions.csv").unlink()
+    with pytest.raises(WorkspaceError, match=r"predictions\.csv"):
+        read_outcome(out)
 
 
 @given(cores=st.integers(1, 300), cases=st.integers(1, 10_000), need=st.integers(1, 10**11),

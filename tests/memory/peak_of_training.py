@@ -11,7 +11,8 @@ import torch
 
 from megavox.memory.available import private_bytes
 from megavox.models.registry import build_model
-from megavox.study.sections import OptimiserSection, UNetModel
+from megavox.study.sections import UNetModel
+from megavox.study.training import OptimiserSection
 from megavox.tasks.losses import dice_ce
 from megavox.training.optimiser import MovingAverage, build_optimiser
 

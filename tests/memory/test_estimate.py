@@ -10,7 +10,8 @@ import pytest
 
 from megavox.core.errors import StudyError
 from megavox.memory.estimate import Kept, kept, training_gb
-from megavox.study.sections import DetectTask, OptimiserSection, SegmentTask, TrainingSection, UNetModel
+from megavox.study.sections import DetectTask, SegmentTask, UNetModel
+from megavox.study.training import OptimiserSection, TrainingSection
 from megavox.tasks.registry import build_task
 from small_studies import environment
 

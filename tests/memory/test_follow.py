@@ -11,9 +11,13 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.profiler import ProfilerActivity, profile
 
-from megavox.memory.follow import Exercise, follow, go, peak
+from megavox.memory.follow import STEPS, Exercise, follow, go, peak
+from megavox.memory.layout import lay_out
 from megavox.memory.live import Kind
+from megavox.memory.workspaces import of_cuda
 from megavox.models.unet import UNet
+from megavox.study.training import OptimiserSection
+from megavox.training.optimiser import build_optimiser
 
 
 def unet() -> nn.Module:
@@ -68,6 +72,15 @@ def test_fake_tensors_tell_what_real_ones_do(exercise: Exercise) -> None:
     assert sum(size for _, size in told.events) < peak(told).size
 
 
+@pytest.mark.parametrize("name", ["adam", "adamw", "sgd", "lars", "lamb"])
+def test_a_training_that_no_machine_has_the_memory_for_is_followed(name: str) -> None:
+    """Two linear layers of a terabyte each: nothing of them is made."""
+    section = OptimiserSection(name=name, rate=0.1)  # type: ignore[arg-type]
+    huge = Exercise(lambda: nn.Sequential(nn.Linear(2**9, 2**29), nn.Linear(2**29, 2**9)), (1, 2**9),
+                    lambda found: found.sum(), lambda network: build_optimiser(network, section))
+    assert peak(follow(huge)).kinds[Kind.WEIGHTS] > 2e12
+
+
 def test_it_is_what_the_allocator_says() -> None:
     assert peak(follow(TRAINING)).size == pytest.approx(allocated(train), rel=0.02)
 
@@ -82,6 +95,26 @@ def test_kinds_of_what_is_there() -> None:
     assert sum(most.kinds.values()) == most.size
     assert most.module.startswith("decoder.")
     assert most.largest[0].size == max(one.size for one in most.largest)
+
+
+def test_a_convolution_on_a_gpu_copies_what_it_works_on_with_channels_last_and_filled_up() -> None:
+    def build() -> nn.Module:
+        return nn.Sequential(nn.Conv3d(3, 8, 3, padding=1, bias=False), nn.ReLU())
+
+    live = follow(Exercise(build, (1, 3, 4, 4, 4), lambda found: found.square().mean()), of_cuda)
+    sizes = [one.size for one in live.made if one.kind == Kind.WORKSPACE]
+    voxels, taps = 4**3, 3**3
+    assert sizes == [16 * voxels + 8 * 16 * taps + 32 * voxels] * 2 * STEPS  # 3 channels of 4 bytes take 16
+
+
+def test_what_lies_with_channels_last_is_not_copied_but_for_weights() -> None:
+    def build() -> nn.Module:
+        network = nn.Sequential(nn.Conv3d(4, 8, 3, padding=1, bias=False), nn.ReLU())
+        lay_out(network, channels_last=True, device="cuda")
+        return network
+
+    live = follow(Exercise(build, (2, 4, 4, 4, 4), lambda found: found.square().mean()), of_cuda)
+    assert [one.size for one in live.made if one.kind == Kind.WORKSPACE] == [8 * 16 * 3**3] * 2 * STEPS
 
 
 def test_what_operators_take_beside_counts_while_they_run() -> None:

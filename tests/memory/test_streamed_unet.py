@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import copy
+import gc
 
 import pytest
 import torch
 from torch import Tensor
 from torch.nn import functional
 
-from megavox.memory.streamed.unet import stream
+from megavox.memory.follow import Exercise, follow, peak
+from megavox.memory.live import Kind
+from megavox.memory.streamed.stream import stream
 from megavox.models.unet import UNet, level_strides
 
 TINY = 1  # bytes: a slice at a time
@@ -99,3 +102,31 @@ def test_maps_kept_in_bfloat16_are_nearer_to_the_truth_than_autocast() -> None:
     kept = _all(network, x)
     assert kept[0].dtype == torch.float32
     assert 0 < error(truth, kept) < error(truth, rounded)
+
+
+def test_no_tensor_waits_for_the_garbage_collector() -> None:
+    network, x = unet((12, 16, 8)), torch.randn(2, 2, 12, 16, 8)
+    stream(network, SOME)
+    network(x).square().mean().backward()  # the first time imports what may leave something
+    gc.collect()
+    gc.disable()
+    gc.set_debug(gc.DEBUG_SAVEALL)
+    try:
+        network(x).square().mean().backward()
+        gc.collect()
+        assert not [one for one in gc.garbage if isinstance(one, Tensor)]
+    finally:
+        gc.set_debug(0)
+        gc.garbage.clear()
+        gc.enable()
+
+
+def test_maps_are_told_with_the_module_that_makes_them() -> None:
+    def build() -> UNet:
+        network = unet((16, 16, 16))
+        stream(network, SOME)
+        return network
+
+    most = peak(follow(Exercise(build, (2, 2, 16, 16, 16), lambda found: found.square().mean())))
+    assert {"decoder.1.0.0", "encoder.0.1.0"} <= {one.module for one in most.largest}
+    assert all(one.module for one in most.largest if one.kind == Kind.ACTIVATIONS)

@@ -165,7 +165,7 @@ def test_a_prediction_as_an_array_shares_the_cases(project: Project, tmp_path: P
     done = run(project, *words)
     assert done.returncode == 0, done.stderr
     assert len(list(out.glob("*.nii.gz"))) == len(project.entries())
-    assert f"{len(project.entries())} cases predicted" in done.stdout, "the last element speaks for all"
+    assert f"{len(project.entries())} cases predicted" in done.stdout, "no element knows all of them"
     assert len(list(project.workspace.jobs.glob(f"predict-{project.run_name}-*.1/verdict-*.json"))) == 2
 
 

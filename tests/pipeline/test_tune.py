@@ -114,13 +114,13 @@ def test_a_setting_that_needs_too_much_memory_is_never_sent_or_fails_by_its_faul
     site = tmp_path / "small.yaml"
     site.write_text(yaml.safe_dump({"kind": "local", "cpus": 2, "place": str(tmp_path / "slots"),
                                     "jobs": {"memory_gb": 0.75}}))
-    space = {"batches.size": {"choices": [2, 400]}, "training.optimiser.rate": {"low": 1e-4, "high": 1e-2}}
+    space = {"batches.size": {"choices": [2, 2000]}, "training.optimiser.rate": {"low": 1e-4, "high": 1e-2}}
     project = made({"space": space, "jobs": 4, "workers": 2, "method": "sobol"}, sites={"here": str(site)})
     blind = search_of(project, "here")
     tune(blind, lambda: None, lambda: False)
     rows = {row.setting["batches.size"]: row for row in content_of(blind).trials}
-    assert rows[2].state == "done" and (rows[400].state, rows[400].cause) == ("failed", "setting")
-    assert "memory" in rows[400].told
+    assert rows[2].state == "done" and (rows[2000].state, rows[2000].cause) == ("failed", "setting")
+    assert "memory" in rows[2000].told
     section = project.study.search.model_copy(update={"method": "asynchronous"})
     careful = search_of(replace(project, run_name=f"{project.run_name}-careful",
                                 study=project.study.model_copy(update={"search": section})), "here")

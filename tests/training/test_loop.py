@@ -25,7 +25,7 @@ from megavox.memory.probe import probe, steps_in
 from megavox.pipeline.plan import derived_plan
 from megavox.pipeline.train import train as train_stage
 from megavox.pipeline.workshop import Workshop
-from megavox.study.sections import OptimiserSection, TrainingSection
+from megavox.study.training import OptimiserSection, TrainingSection
 from megavox.training.best import AVERAGED, best_checkpoint
 from megavox.training.checkpoint import NETWORK, latest_checkpoint
 from megavox.training.loop import Training, checkpoint_steps, train, validation_steps

@@ -2,6 +2,7 @@
 
     MegavoxError
     |-- StudyError          the study file is wrong
+    |   `-- CannotBeTold        the memory of a network that cannot be followed
     |-- ImageError          one file cannot be used; `reason` is the word in quarantine.csv
     |   |-- UnreadableImage     truncated, not an image, codec missing
     |   |-- UnsupportedImage    a valid file that holds no image we handle (a report, a waveform)
@@ -64,6 +65,10 @@ def _rebuild(kind: type[MegavoxError], found: str, where: str, expected: str, fi
 
 class StudyError(MegavoxError):
     """The study file, or a `--set`, is wrong."""
+
+
+class CannotBeTold(StudyError):
+    """A network that does what cannot be done without numbers: its memory is not known beforehand."""
 
 
 class ImageError(MegavoxError):

@@ -130,6 +130,11 @@ class RunFolder:
         return self.root / "pace.json"
 
     @property
+    def memory(self) -> Path:
+        """What was told of the memory that it takes, and how it came out."""
+        return self.root / "memory.json"
+
+    @property
     def locks(self) -> Path:
         """Which command trains it."""
         return self.root / "locks"

@@ -1,7 +1,8 @@
 """Predicting many cases: whole outputs or none, continued after a kill, broken cases recorded.
 
-Several commands, on one machine or many, may predict into one folder: each case is claimed by one of them,
-and whichever finds that nothing is left writes the tables.
+Several commands, on one machine or many, may predict into one folder: each case is claimed by one of them.
+At its end each looks at what is missing, one after the other: the last to do so finds everything, and writes the
+tables.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from pathlib import Path
 
 from megavox.cohort.case import Case, Rejected, write_quarantine
 from megavox.core.claims import Claims
-from megavox.core.files import make_folder, remove_unfinished
+from megavox.core.files import make_folder, read_csv, refresh, remove_unfinished
 from megavox.core.progress import say, track
 from megavox.core.signals import Stop, Stopped
 from megavox.images.find import FoundImages, find_images
@@ -41,8 +42,10 @@ from megavox.inference.records import (
     write_table,
 )
 from megavox.inference.runner import Runner
+from megavox.study.sections import TaskSection
 
 CLAIMS = ".claims"
+THE_END = "/the end/"  # claimed by one command at a time; no case has such a name
 LABELS = ("labelsTr", "labelsTs")  # where Decathlon's and nnU-Net's layouts have masks
 LOOK_AGAIN_S = 5.0  # after which other commands' claims are asked for again, while there is something else to wait for
 
@@ -155,17 +158,26 @@ def predict_cases(network: Network, cases: Sequence[Case], folder: Path, rejecte
             with claims.alone() as alone:
                 if alone:
                     _sweep(folder)
-        rows = [book.rows[case.name] for case in cases if case.name in book.rows]
-        bad = [*rejected, *(book.aside[case.name] for case in cases if case.name in book.aside)]
-        elsewhere = len(cases) - len(book.rows) - len(book.aside)
-        if not elsewhere:
-            _remark_older(folder, book.rows)
-            write_quarantine(folder / QUARANTINE, bad)
-            task = network.recipe.study.task
-            write_table(folder / TABLE, rows, task.kind, task.names)
-            if task.kind == "detect":
-                write_candidates(folder / CANDIDATES, rows)
+        with claims.waiting_for(THE_END):
+            book.look_at_others()
+            rows = [book.rows[case.name] for case in cases if case.name in book.rows]
+            bad = [*rejected, *(book.aside[case.name] for case in cases if case.name in book.aside)]
+            elsewhere = len(cases) - len(book.rows) - len(book.aside)
+            if not elsewhere:
+                _remark_older(folder, book.rows)
+                _write_tables(folder, rows, bad, network.recipe.study.task)
     return CohortOutcome(folder, rows, bad, elsewhere)
+
+
+def read_outcome(folder: Path) -> CohortOutcome:
+    """What a prediction that has ended gave, as its tables say: for whoever did not predict all of it himself.
+
+    Raises:
+        WorkspaceError: there are no tables; the prediction has not ended.
+    """
+    refresh(folder)  # other machines wrote them
+    rows = read_csv(folder / TABLE)
+    return CohortOutcome(folder, list(rows), [Rejected(**row) for row in read_csv(folder / QUARANTINE)])
 
 
 class _Book:
@@ -217,6 +229,13 @@ class _Book:
         self._claimed += 1
         return True
 
+    def look_at_others(self) -> None:
+        """Take in what others have done by now, by what the folder holds: whether they claim it still is no matter."""
+        if self._elsewhere:
+            refresh(self._folder)
+        for case in self._elsewhere:
+            self._settled(case)
+
     def enter(self, case: Case, ended: Row | Failure) -> None:
         """Note how a case ended, and give it free."""
         if isinstance(ended, Failure):
@@ -237,6 +256,13 @@ class _Book:
         if rejected is not None:
             self.aside[case.name] = rejected
         return rejected is not None
+
+
+def _write_tables(folder: Path, rows: Sequence[Row], rejected: Sequence[Rejected], task: TaskSection) -> None:
+    write_quarantine(folder / QUARANTINE, rejected)
+    if task.kind == "detect":
+        write_candidates(folder / CANDIDATES, rows)
+    write_table(folder / TABLE, rows, task.kind, task.names)  # the last: it says that all is done
 
 
 def _sweep(folder: Path) -> None:

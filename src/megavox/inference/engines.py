@@ -1,4 +1,4 @@
-"""What computes the logits of windows: PyTorch, or OpenVINO on a CPU where its output is the same.
+"""What computes the logits of windows: PyTorch, at once or in slabs, or OpenVINO on a CPU where its output is the same.
 
 OpenVINO (extra `megavox[cpu]`) computes convolutions on CPUs several times faster. The network is converted
 once and kept beside its checkpoint, with what PyTorch says of a probe, and read from there as mapped memory by
@@ -27,10 +27,13 @@ from megavox.core.exhausted import out_of_memory
 from megavox.core.files import read_array, whole_folder, write_array
 from megavox.core.progress import say
 from megavox.inference.merge import merge_upsampling
+from megavox.memory.streamed.predict import predict
+from megavox.models.unet import UNet
 
 TOLERANCE = 1e-3  # largest difference from PyTorch on the probe, as a share of the range of its logits
 BFLOAT16_TOLERANCE = 0.1  # that setting is asked for, and has its own gate on validation cases
 COMPILE_AFTER_S = 120.0  # on a GPU
+SLAB_BYTES = 512 * 10**6  # of a whole volume at a time; what the network looks ahead takes more of one that is large
 NETWORK, EXPECTED = "network.xml", "expected.npy"
 
 
@@ -88,6 +91,43 @@ class TorchEngine:
                 torch.cuda.synchronize(self.device)
             found.append(time.perf_counter() - begin)
         return min(found[1:])
+
+
+class StreamedEngine:
+    """A U-Net with batch norms, computed by PyTorch for windows as large as a volume.
+
+    Image and logits stay in main memory, and the device holds no more of any feature map than a window that moves
+    along: see `memory.streamed.predict`.
+
+    Args:
+        network: on its device, in evaluation mode.
+        precision: float32 or bfloat16 (autocast).
+        slab_bytes: about as much of the largest map, and of what becomes of it, is made at a time.
+    """
+
+    def __init__(self, network: UNet, precision: str = "float32", slab_bytes: int = SLAB_BYTES) -> None:
+        self.network, self.precision, self.slab_bytes = network, precision, slab_bytes
+
+    @torch.inference_mode()
+    def __call__(self, windows: torch.Tensor) -> torch.Tensor:
+        """Logits, float32, in main memory.
+
+        Raises:
+            StudyError: the network has norms over whole maps.
+        """
+        head: Any = self.network.head
+        logits = torch.empty(len(windows), head.out_channels, *windows.shape[2:])
+        with torch.autocast(head.weight.device.type, torch.bfloat16, enabled=self.precision == "bfloat16"):
+            for low, slab in predict(self.network, windows, self._slices(windows.shape)):
+                logits[:, :, low:low + slab.shape[2]] = slab
+        return logits
+
+    def _slices(self, shape: torch.Size) -> int:
+        """That are made at a time: two maps are joined for the last level of the decoder, which makes a third."""
+        head: Any = self.network.head
+        number_bytes = 2 if self.precision == "bfloat16" else head.weight.itemsize
+        one_slice = 3 * head.in_channels * number_bytes * shape.numel() // (shape[1] * shape[2])
+        return max(1, self.slab_bytes // one_slice)
 
 
 class OpenVINOEngine:

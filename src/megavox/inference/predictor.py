@@ -19,11 +19,12 @@ from megavox.images.image import Image
 from megavox.images.intensity import intensity_statistics, normalise, normaliser, outside_value
 from megavox.images.lungs import NOT_FOUND, search_field
 from megavox.images.prepare import prepare
-from megavox.inference.engines import choose_engine
+from megavox.inference.engines import OpenVINOEngine, StreamedEngine, TorchEngine, choose_engine
 from megavox.inference.export import LabelExport
 from megavox.inference.recipe import Recipe, called_above
 from megavox.inference.tiles import Engine, bands, mirrored, sliding_windows, whole_image
 from megavox.models.registry import build_model, multiples
+from megavox.models.unet import UNet
 from megavox.store.pack import smallest_exact
 from megavox.tasks.candidates import Candidates
 from megavox.tasks.registry import build_task
@@ -66,12 +67,20 @@ class Predictor:
     def __init__(self, recipe: Recipe, checkpoint: Path, device: torch.device) -> None:
         self.recipe = recipe
         self.task = build_task(recipe.study.task, [])
-        window = (recipe.preparation.channels, *recipe.patch)
-        wanted = "pytorch" if recipe.whole else recipe.study.inference.engine  # which takes windows of any size
-        self.engine = choose_engine(
-            wanted, lambda: self._network(checkpoint).to(device).eval(), device, window, precision=recipe.precision,
-            kept=checkpoint / _kept_name(checkpoint, window))
+        self.engine = self._engine(checkpoint, device)
         self.recipe = replace(recipe, precision=self.engine.precision)  # a CPU without bfloat16 takes float32
+
+    def _engine(self, checkpoint: Path, device: torch.device) -> TorchEngine | StreamedEngine | OpenVINOEngine:
+        """For windows, or for whole images; with the weights of a checkpoint, on a device."""
+        recipe = self.recipe
+        if recipe.whole:
+            network = self._network(checkpoint).to(device).eval()
+            assert isinstance(network, UNet), "a study permits whole images for no other network"
+            return StreamedEngine(network, recipe.precision)
+        window = (recipe.preparation.channels, *recipe.patch)
+        return choose_engine(
+            recipe.study.inference.engine, lambda: self._network(checkpoint).to(device).eval(), device, window,
+            precision=recipe.precision, kept=checkpoint / _kept_name(checkpoint, window))
 
     def _network(self, checkpoint: Path) -> nn.Module:
         """The network with its weights; they are the file itself, mapped, which workers share."""

@@ -33,7 +33,7 @@ from megavox.memory.available import available_bytes, ended_for_memory
 ATTEMPTS = 2  # of a case that breaks its worker
 AHEAD = 2  # cases that a worker holds before they are computed: the present one and the next
 LOOK_EVERY_S = 0.2  # how often the parent looks whether it was asked to stop
-MOST_STILLBORN = 3  # workers in a row that die before they can work
+MOST_STILLBORN = 3  # workers in a row that die before they can work, while no other does a case
 
 Ended = tuple[Case, Row | Failure]
 
@@ -211,7 +211,7 @@ class Runner:
         elif what == "computed":
             worker.waiting.discard(about[0])
         elif what == "done":
-            case = worker.end(about[0])
+            case, self._stillborn = worker.end(about[0]), 0  # as long as cases are done, the rest goes on
             if about[2] is not None:
                 self._weigh(*about[2])
             yield case, about[1]

@@ -32,7 +32,7 @@ from megavox.core.exhausted import enough_memory, out_of_memory
 from megavox.core.processes import begin_in_loader
 from megavox.core.provenance import cores
 from megavox.inference.case import Opened, failure_of, open_case, write_case
-from megavox.inference.engines import TorchEngine
+from megavox.inference.engines import OpenVINOEngine
 from megavox.inference.predictor import Prediction, Predictor
 from megavox.inference.recipe import Network
 from megavox.memory.available import forget_most, private_bytes
@@ -77,7 +77,7 @@ class _Line:
         self._predicted: Queue[tuple[Opened, Prediction]] = Queue(1)
 
     def run(self, gpus: int) -> None:
-        self._send("ready", gpus, isinstance(self._predictor.engine, TorchEngine))
+        self._send("ready", gpus, not isinstance(self._predictor.engine, OpenVINOEngine))
         for thread in (self._read, self._write):
             threading.Thread(target=_or_die, args=(thread,), daemon=True).start()
         while True:

@@ -30,6 +30,7 @@ from megavox.core.processes import die_with_parent
 from megavox.core.signals import TO_BE_CONTINUED
 from megavox.jobs.job import JobFolder, State, Status
 from megavox.jobs.told import how_it_ended
+from megavox.memory.machine import GIVEN_MB
 
 LOOK_EVERY_S = 0.1
 WEIGH_EVERY_S = 0.5
@@ -86,10 +87,12 @@ class Supervisor:
             gpus = ",".join(slot.split()[1] for slot in slots if slot.startswith("gpu"))
             mine = sorted(os.sched_getaffinity(0))
             cores = {mine[int(slot.split()[1]) % len(mine)] for slot in slots if slot.startswith("core")}
+            most_gb = self._request.memory_gb
+            given = {} if most_gb is None else {GIVEN_MB: str(max(1, int(1e9 * most_gb) >> 20))}
             command = [sys.executable, "-m", "megavox.jobs.inside", str(self._folder.path)]
             process = subprocess.Popen(
                 command if part is None else [*command, str(part)], start_new_session=True,
-                preexec_fn=partial(_begin, cores), env={**os.environ, "CUDA_VISIBLE_DEVICES": gpus})
+                preexec_fn=partial(_begin, cores), env={**os.environ, "CUDA_VISIBLE_DEVICES": gpus, **given})
             self._running[part] = _Running(process, slots, time.monotonic())
 
     def _take(self) -> list[str] | None:

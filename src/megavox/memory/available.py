@@ -8,12 +8,20 @@ from pathlib import Path
 
 import psutil
 
+from megavox.core.exhausted import process_status
+
 _GROUPS = Path("/sys/fs/cgroup")
 
 
 def available_bytes() -> int:
     """Main memory that can still be used, by the machine and by every control group around this process."""
-    return max(0, min([psutil.virtual_memory().available, *_left_in_groups()]))
+    left = (limit - used + reclaimable for limit, used, reclaimable in _groups())
+    return max(0, min([psutil.virtual_memory().available, *left]))
+
+
+def total_bytes() -> int:
+    """Main memory of the machine, or the least limit of the control groups around this process."""
+    return min([psutil.virtual_memory().total, *(limit for limit, _, _ in _groups())])
 
 
 def private_bytes() -> tuple[int, int]:
@@ -21,13 +29,11 @@ def private_bytes() -> tuple[int, int]:
 
     Files that are mapped (weights, libraries) are not counted: processes share them.
     """
-    try:
-        fields = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
-        peak, files, now = (int(fields[name].split()[0]) * 1024 for name in ("VmHWM", "RssFile", "RssAnon"))
-    except (OSError, KeyError):  # systems and sandboxes that do not tell it
+    fields = process_status()
+    if not {"VmHWM", "RssFile", "RssAnon"} <= fields.keys():
         now = psutil.Process().memory_info().rss
         return now, now
-    return max(peak - files, now), now
+    return max(fields["VmHWM"] - fields["RssFile"], fields["RssAnon"]), fields["RssAnon"]
 
 
 def forget_most() -> None:
@@ -45,8 +51,9 @@ def ended_for_memory() -> int:
     return int(counts.get("oom_kill", 0))
 
 
-def _left_in_groups() -> Iterator[int]:
-    """What each control group's limit leaves, of version 2 and 1; memory that holds files can be taken back."""
+def _groups() -> Iterator[tuple[int, int, int]]:
+    """Limit of each control group that has one, of version 2 and 1, what is used of it, and how much of that holds
+    files and can be taken back."""
     for line in _lines(Path("/proc/self/cgroup")):
         _, kinds, place = line.split(":", 2)
         if kinds not in ("", "memory"):
@@ -61,7 +68,7 @@ def _left_in_groups() -> Iterator[int]:
             except (OSError, ValueError):  # no limit ("max"), or not to be seen from within
                 pass
             else:
-                yield most - used + _reclaimable(folder)
+                yield most, used, _reclaimable(folder)
             if folder == top:
                 break
 

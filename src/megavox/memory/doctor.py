@@ -1,4 +1,4 @@
-"""What this machine offers, and what is wrong with it."""
+"""What this machine offers, and what is wrong with it; and how fast it is, once that was measured."""
 
 from __future__ import annotations
 
@@ -10,12 +10,17 @@ from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 
+import torch
+
+from megavox.memory.calibrate import calibrate
 from megavox.memory.machine import this_machine
+from megavox.memory.step_time import keep_throughput, machine_facts, throughput_file, throughput_here
 
 LEAST_MEMORY_GB = 4.0
 LEAST_SHARED_GB = 1.0
 LEAST_FILES = 1024
 LEAST_DISK_GB = 5.0
+CALIBRATION_S = 12.0  # of steps that are counted; others, and what is loaded, take as long again
 
 
 @dataclass(frozen=True)
@@ -34,12 +39,38 @@ class Finding:
 
 
 def examine(workspace: Path) -> list[Finding]:
-    """Look at cores, memory, devices, shared memory, open files, disk and versions.
+    """Look at cores, memory, devices, shared memory, open files, disk, versions and what was measured.
 
     Args:
         workspace: where the disk is looked at.
     """
-    return [*_machine(), *_shared_memory(), *_open_files(), *_disk(workspace), *_versions()]
+    return [*_machine(), *_shared_memory(), *_open_files(), *_disk(workspace), *_versions(), *_throughput()]
+
+
+def measure_throughput() -> None:
+    """Measure how fast this machine trains, for about 20 s in every number type, and keep it for all commands.
+
+    Raises:
+        MachineError: the user's cache cannot be written.
+    """
+    for device, dtype in _trained_on():
+        keep_throughput(calibrate(device, dtype, CALIBRATION_S), machine_facts(device, dtype))
+
+
+def _trained_on() -> tuple[tuple[str, torch.dtype], ...]:
+    """Devices with number types."""
+    if torch.cuda.is_available():
+        return ("cuda", torch.float32), ("cuda", torch.bfloat16)
+    return (("cpu", torch.float32),)
+
+
+def _throughput() -> Iterator[Finding]:
+    for device, dtype in _trained_on():
+        facts = machine_facts(device, dtype)
+        found = throughput_here(device, dtype)
+        yield Finding("throughput", True, "not measured; `megavox doctor --calibrate` does so in half a minute"
+                      if found is None else f"{found.sentence()} ({facts['dtype']} on {facts.get('gpu', device)}, "
+                      f"{facts['threads']} threads; kept in {throughput_file(facts)})")
 
 
 def _machine() -> Iterator[Finding]:

@@ -10,7 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from megavox.models.registry import build_model
-from megavox.study.sections import ModelSection, TrainingSection
+from megavox.study.sections import ModelSection
+from megavox.study.training import TrainingSection
 from megavox.tasks.registry import Task
 
 PROCESS_GB = 0.5  # Python with its libraries and a loader, before anything is trained

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import nullcontext
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTensorMode, unset_fake_temporarily
+from torch.nn.modules.module import register_module_forward_pre_hook
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from megavox.memory.live import Kind, Live, Made, Workspace
@@ -30,6 +31,8 @@ class Exercise:
         bfloat16: whether under autocast.
         clip: norm of the gradients above which they are made smaller; 0: never.
         average: whether an average of the weights is kept beside.
+        parts: micro-batches of a step.
+        device: kind of device whose rules of autocast hold.
     """
 
     build: Callable[[], nn.Module]
@@ -39,20 +42,24 @@ class Exercise:
     bfloat16: bool = False
     clip: float = 0.0
     average: bool = False
+    parts: int = 1
+    device: str = "cpu"
 
 
 @dataclass(frozen=True)
 class Peak:
-    """The moment with the most in memory.
+    """The moment with the most in memory of the device.
 
     Attributes:
         size: bytes.
+        host: the most bytes, at a moment of its own, of copies in main memory beside the device.
         kinds: bytes of each kind of storage.
         operator, module: at work.
         largest: the largest storages, the largest first.
     """
 
     size: int
+    host: int
     kinds: dict[Kind, int]
     operator: str
     module: str
@@ -88,7 +95,8 @@ def _go(exercise: Exercise, network: nn.Module, workspace: Workspace | None) -> 
     optimiser = exercise.optimiser(network) if exercise.optimiser else None
     average = [value.detach().clone() for value in network.state_dict().values()] if exercise.average else []
     live.there(average, Kind.OPTIMISER)
-    with live:
+    wide = exercise.bfloat16 and exercise.device == "cuda"
+    with live, _wide_norms() if wide else nullcontext():
         for _ in range(STEPS):
             if exercise.loss is None:
                 with torch.inference_mode(), _autocast(exercise):
@@ -100,9 +108,11 @@ def _go(exercise: Exercise, network: nn.Module, workspace: Workspace | None) -> 
 
 class _Corrected(TorchDispatchMode):
     """Gives what fake tensors get wrong (PyTorch 2.13): the gradient of a group norm has the type of its input, also
-    where its weights are wider."""
+    where its weights are wider; and a fused step of SGD, which they would take on real tensors, makes nothing."""
 
     def __torch_dispatch__(self, operator: Any, types: Any, args: tuple = (), kwargs: Mapping | None = None) -> Any:
+        if operator.overloadpacket is torch.ops.aten._fused_sgd_:
+            return None
         if operator is not torch.ops.aten.native_group_norm_backward.default:
             return operator(*args, **(kwargs or {}))
         values, weight, wanted = args[1], args[4], args[9]
@@ -114,10 +124,11 @@ def _step(exercise: Exercise, network: nn.Module, image: Tensor, optimiser: torc
           live: Live) -> None:
     assert exercise.loss is not None
     network.zero_grad(set_to_none=True)
-    with _autocast(exercise):
-        output = network(image)
-    exercise.loss(output).backward()
-    del output
+    for _ in range(exercise.parts):
+        with _autocast(exercise):
+            output = network(image)
+        exercise.loss(output).backward()
+        del output
     live.there((one.grad for one in network.parameters() if one.grad is not None), Kind.GRADIENTS)
     if exercise.clip:
         nn.utils.clip_grad_norm_(network.parameters(), exercise.clip)
@@ -126,8 +137,25 @@ def _step(exercise: Exercise, network: nn.Module, image: Tensor, optimiser: torc
         live.there(_state(optimiser), Kind.OPTIMISER)
 
 
-def _autocast(exercise: Exercise) -> torch.autocast | nullcontext:
-    return torch.autocast("cpu", torch.bfloat16) if exercise.bfloat16 else nullcontext()
+def _autocast(exercise: Exercise) -> torch.autocast:
+    """What is followed are tensors of a CPU, whatever the device will be."""
+    return torch.autocast("cpu", torch.bfloat16, enabled=exercise.bfloat16)
+
+
+@contextmanager
+def _wide_norms() -> Iterator[None]:
+    """Modules that norm groups and layers take and give float32, as under the autocast of CUDA alone (`AT_FORALL_FP32`
+    in PyTorch's autocast_mode.h); batch and instance norms are left as they come under both, and functions that are
+    called without a module are left too."""
+    def widen(module: nn.Module, inputs: tuple) -> tuple | None:
+        norm = isinstance(module, (nn.GroupNorm, nn.LayerNorm)) and torch.is_autocast_enabled("cpu")
+        return tuple(one.float() for one in inputs) if norm else None
+
+    hook = register_module_forward_pre_hook(widen)  # type: ignore[arg-type]  # a mode for functions is not at work in the backward pass
+    try:
+        yield
+    finally:
+        hook.remove()
 
 
 def _state(optimiser: torch.optim.Optimizer) -> Iterable[Tensor]:
@@ -136,11 +164,7 @@ def _state(optimiser: torch.optim.Optimizer) -> Iterable[Tensor]:
 
 def peak(live: Live) -> Peak:
     """The moment with the most in memory of what was followed."""
-    now = most = at = 0
-    for index, (_, size) in enumerate(live.events):
-        now += size
-        if now > most:
-            most, at = now, index
+    most, at = _most(live.events)
     there: dict[int, None] = {}
     for number, size in live.events[:at + 1]:
         if size > 0:
@@ -150,4 +174,14 @@ def peak(live: Live) -> Peak:
     made = [live.made[number] for number in there]
     kinds = {kind: sum(one.size for one in made if one.kind == kind) for kind in Kind}
     largest = tuple(sorted(made, key=lambda one: -one.size)[:LARGEST])
-    return Peak(most, kinds, made[-1].operator, made[-1].module, largest)
+    return Peak(most, _most(live.host_events)[0], kinds, made[-1].operator, made[-1].module, largest)
+
+
+def _most(events: Sequence[tuple[int, int]]) -> tuple[int, int]:
+    """The most bytes there, and after which event."""
+    now = most = at = 0
+    for index, (_, size) in enumerate(events):
+        now += size
+        if now > most:
+            most, at = now, index
+    return most, at

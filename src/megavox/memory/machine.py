@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import os
+import platform
 from dataclasses import dataclass
 from pathlib import Path
 
 from megavox.core.provenance import cores
+from megavox.memory.available import total_bytes
+
+GIVEN_MB = "MEGAVOX_MEMORY_MB"  # MiB, as of Slurm's: what a local job may take
 
 
 @dataclass(frozen=True)
@@ -41,13 +45,15 @@ def this_machine() -> Machine:
 
 
 def main_memory_gb() -> float:
-    """Main memory in GB (1e9 bytes), or the limit of the control group, or what Slurm has given, where that is less."""
-    total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    given = os.environ.get("SLURM_MEM_PER_NODE", "")
-    total = min(total, int(given) << 20) if given.isdigit() and int(given) else total
-    for path in ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"):
-        try:
-            total = min(total, int(Path(path).read_text()))
-        except (OSError, ValueError):
-            continue
-    return total / 1e9
+    """Main memory in GB (1e9 bytes), or what control groups, Slurm or a local job leave of it, where that is less."""
+    given = [os.environ.get(name, "") for name in ("SLURM_MEM_PER_NODE", GIVEN_MB)]
+    return min([total_bytes(), *(int(one) << 20 for one in given if one.isdigit() and int(one))]) / 1e9
+
+
+def processor_name() -> str:
+    """As the system calls it; the architecture where it has no name."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        lines = []
+    return next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), platform.machine())

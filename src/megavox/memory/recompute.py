@@ -18,8 +18,8 @@ def recompute(network: nn.Module) -> None:
     """From now on every level of this network is computed again in the backward pass; what it gives is the same.
 
     Args:
-        network: in place. Its levels are the parts of its module lists, and else its children that hold more than one
-            layer with weights.
+        network: in place. Its levels are the parts of its module lists, and else its children, or those of its only
+            child, that hold more than one layer with weights.
     """
     for level in _levels(network):
         kind: Any = type(level)
@@ -27,7 +27,11 @@ def recompute(network: nn.Module) -> None:
 
 
 def _levels(network: nn.Module) -> Iterator[nn.Module]:
-    for child in network.children():
+    children = list(network.children())
+    if len(children) == 1:  # a wrapper
+        yield from _levels(children[0])
+        return
+    for child in children:
         for part in child if isinstance(child, nn.ModuleList) else [child]:
             if sum(1 for one in part.modules() if list(one.parameters(recurse=False))) > 1:
                 yield part

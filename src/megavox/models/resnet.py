@@ -7,7 +7,7 @@ Modules bear the names of torchvision's, so that its state dicts fit; in 3D ever
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -37,7 +37,7 @@ def multiples(section: ResNetModel, size: Sequence[float]) -> tuple[int, ...]:
     return (1,) * len(size)
 
 
-class _Basic(nn.Module):
+class Basic(nn.Module):
     """Two 3x3 convolutions."""
 
     expansion = 1
@@ -57,7 +57,7 @@ class _Basic(nn.Module):
         return self.relu(self.bn2(self.conv2(x)) + shortcut)
 
 
-class _Bottleneck(nn.Module):
+class Bottleneck(nn.Module):
     """1x1 to narrow, 3x3 with the stride, 1x1 to widen."""
 
     expansion = 4
@@ -80,14 +80,18 @@ class _Bottleneck(nn.Module):
         return self.relu(self.bn3(self.conv3(x)) + shortcut)
 
 
+# oneDNN writes past its buffer (crash, hang, wrong gradients) in the gradient of a 2D 1x1 convolution with stride 2,
+# channels last and fewer inputs: its issue 6035.
+LEAST_INPUTS = 8
+
 # He 2015, table 1: block and number of blocks in each stage; 59 is ours.
 _STAGES: dict[int, tuple[Any, Sequence[int]]] = {
-    18: (_Basic, (2, 2, 2, 2)),
-    34: (_Basic, (3, 4, 6, 3)),
-    50: (_Bottleneck, (3, 4, 6, 3)),
-    59: (_Bottleneck, (3, 4, 6, 3, 3)),
-    101: (_Bottleneck, (3, 4, 23, 3)),
-    152: (_Bottleneck, (3, 8, 36, 3)),
+    18: (Basic, (2, 2, 2, 2)),
+    34: (Basic, (3, 4, 6, 3)),
+    50: (Bottleneck, (3, 4, 6, 3)),
+    59: (Bottleneck, (3, 4, 6, 3, 3)),
+    101: (Bottleneck, (3, 4, 23, 3)),
+    152: (Bottleneck, (3, 8, 36, 3)),
 }
 
 
@@ -100,15 +104,18 @@ class ResNet(nn.Module):
         in_channels, classes: of image and logits.
         filters: feature maps of the stem and the first stage; doubled at each later stage.
         dropout: in front of the linear layer, in training.
+
+    Attributes:
+        computed: another way to compute the same features; None: as `features` does.
+        channels_last: whether images are laid out so on CPUs.
     """
 
     def __init__(self, depth: int, dims: int, in_channels: int, classes: int, *, filters: int = 64,
                  dropout: float = 0.0) -> None:
         super().__init__()
         block, counts = _STAGES[depth]
-        # oneDNN writes past its buffer (crash, hang, wrong gradients) in the gradient of a 2D 1x1
-        # convolution with stride 2, channels last and fewer than 8 inputs: its issue 6035.
-        self.channels_last = filters >= 8
+        self.channels_last = filters >= LEAST_INPUTS
+        self.computed: Callable[[ResNet, Tensor], Tensor] | None = None
         self.conv1 = _CONV[dims](in_channels, filters, 7, 2, 3, bias=False)
         self.bn1 = _NORM[dims](filters)
         self.relu = nn.ReLU(inplace=True)
@@ -130,10 +137,15 @@ class ResNet(nn.Module):
         """`(B, in_channels, *S)` to logits `(B, classes)`."""
         if self.channels_last and x.device.type == "cpu":  # a step takes 10 to 20 % less so
             x = x.clone(memory_format=torch.channels_last if x.ndim == 4 else torch.channels_last_3d)
+        x = self.features(x) if self.computed is None else self.computed(self, x)
+        return self.fc(self.dropout(self.avgpool(x).flatten(1)))
+
+    def features(self, x: Tensor) -> Tensor:
+        """What the last stage makes of an image: `(B, in_channels, *S)` to `(B, C, *S / 32)`, rounded up."""
         x = self.maxpool(self.relu(self.bn1(self.conv1(x))))
         for name in self.stages:
             x = self.get_submodule(name)(x)
-        return self.fc(self.dropout(self.avgpool(x).flatten(1)))
+        return x
 
 
 def _stage(block: Any, dims: int, inputs: int, width: int, count: int, stride: int) -> nn.Sequential:

@@ -88,6 +88,7 @@ class UNet(nn.Module):
 
     Attributes:
         computed: another way to compute the same; None: as `forward` does.
+        channels_last: whether images are laid out so on CPUs.
     """
 
     def __init__(self, dims: int, in_channels: int, out_channels: int, *, widths: Sequence[int],
@@ -115,6 +116,7 @@ class UNet(nn.Module):
             _CONV[dims](width, out_channels, 1) for width in (widths[-2:0:-1] if deep_supervision else []))
         self.deep_supervision = deep_supervision
         self.computed: Callable[[UNet, Tensor], Tensor | list[Tensor]] | None = None
+        self.channels_last = dims == 3  # a step takes 14 % less so on a CPU; in 2D it would take more
         self.shrink = tuple(math.prod(axis) for axis in zip(*strides, strict=True))
         self.apply(_he_init)
 
@@ -125,7 +127,7 @@ class UNet(nn.Module):
         """
         assert all(n % s == 0 for n, s in zip(x.shape[2:], self.shrink, strict=True)), \
             f"input {tuple(x.shape[2:])} is not a multiple of {self.shrink}"
-        if x.device.type == "cpu" and x.ndim == 5:  # a step takes 14 % less so; in 2D it would take more
+        if self.channels_last and x.device.type == "cpu":
             x = x.clone(memory_format=torch.channels_last_3d)
         if self.computed is not None:
             return self.computed(self, x)

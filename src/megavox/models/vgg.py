@@ -6,7 +6,7 @@ billion weights.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -55,6 +55,9 @@ class VGG(nn.Module):
         hidden: width of the two hidden linear layers.
         norm: `batch`, or `none` as in the paper.
         dropout: behind each of them, in training.
+
+    Attributes:
+        computed: another way to compute the same features; None: as `features` does.
     """
 
     def __init__(self, depth: int, in_channels: int, classes: int, patch: Sequence[int], *, filters: int = 64,
@@ -71,6 +74,7 @@ class VGG(nn.Module):
                 inputs = width * filters
             stages.append(nn.Sequential(*layers, _POOL[dims](2)))
         self.stages = nn.ModuleList(stages)
+        self.computed: Callable[[VGG, Tensor], Tensor] | None = None
         left = inputs * torch.Size(n // SHRINK for n in patch).numel()
         self.classifier = nn.Sequential(
             nn.Linear(left, hidden), nn.ReLU(inplace=True), nn.Dropout(dropout),
@@ -84,6 +88,11 @@ class VGG(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """`(B, in_channels, *patch)` to logits `(B, classes)`."""
+        x = self.features(x) if self.computed is None else self.computed(self, x)
+        return self.classifier(x.flatten(1))
+
+    def features(self, x: Tensor) -> Tensor:
+        """`(B, in_channels, *patch)` to what the linear layers see, `(B, C, *patch / 32)`."""
         for stage in self.stages:
             x = stage(x)
-        return self.classifier(x.flatten(1))
+        return x

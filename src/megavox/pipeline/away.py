@@ -217,7 +217,7 @@ def follow(job: JobFolder, tell: Callable[[str], None]) -> None:
 
     Args:
         job: to follow.
-        tell: gets the text as it comes; of an array nothing.
+        tell: gets the text as it comes; of an array nothing, since each element knows of its own part.
 
     Raises:
         SiteError: it did not end well; with how it ended.
@@ -230,7 +230,7 @@ def follow(job: JobFolder, tell: Callable[[str], None]) -> None:
     except KeyboardInterrupt:
         say(f"{job.name} goes on; `megavox jobs cancel` ends it")
         raise
-    tell(log.more() if log.one else _last_words(job))
+    tell(log.more())
     for part, status in zip(job.request().parts, parts, strict=True):
         if job.judged(part) is None:  # the site's word; it may not know the job any more when it is asked again
             job.judge(status, part)
@@ -269,20 +269,12 @@ def _in_words(parts: Sequence[Status]) -> str:
     return ", ".join(f"{count} {state}" for state, count in counts.items() if count)
 
 
-def _last_words(job: JobFolder) -> str:
-    """What the element of an array printed that ended last: it speaks for all."""
-    parts = [part for part in job.request().parts if job.log(part).exists()]
-    last = max(parts, key=lambda part: job.log(part).stat().st_mtime, default=None)
-    return "" if last is None else f"{job.log_end(last)}\n"
-
-
 class _Log:
     """What a job has printed since it was last asked."""
 
     def __init__(self, job: JobFolder) -> None:
         self._path = None if job.request().elements else job.log()
         self._read, self._decode = 0, getincrementaldecoder("utf-8")("replace").decode
-        self.one = self._path is not None
 
     def more(self) -> str:
         if self._path is None or not self._path.exists():

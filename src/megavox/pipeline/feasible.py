@@ -13,6 +13,7 @@ from megavox.core.progress import say
 from megavox.jobs.section import Asked
 from megavox.memory.estimate import Kept, kept, training_gb
 from megavox.memory.machine import this_machine
+from megavox.memory.planner import can_fit
 from megavox.memory.rules import apply, derive
 from megavox.models.registry import build_model
 from megavox.pipeline.project import Project
@@ -31,11 +32,16 @@ def can_be_trained(project: Project, asked: Asked, most_gb: float | None) -> Cal
         project: packed.
         asked: what a trial's job asks for.
         most_gb: main memory of a node; None where that is not what limits a training.
+
+    Raises:
+        StudyError: so many ranks cannot share samples as the study has it.
     """
+    project.study.training.ranks.groups(asked.ranks)
     facts, machine = Fingerprint.from_dict(project.packing()["fingerprint"]), this_machine()
     task, channels = build_task(project.study.task, []), int(project.packing()["preparation"]["channels"])
     each_gb = math.inf if most_gb is None else most_gb * asked.nodes / asked.ranks
     counted: dict[str, Kept | None] = {}
+    found: dict[str, bool] = {}
 
     def fits(setting: Setting) -> bool:
         try:
@@ -49,7 +55,15 @@ def can_be_trained(project: Project, asked: Asked, most_gb: float | None) -> Cal
         except (StudyError, TrainingError):  # these values do not go together
             return False
         step = counted[key]
-        return step is None or training_gb(step, batch // asked.ranks // accumulate, study.training) <= each_gb
+        each = batch // study.training.ranks.groups(asked.ranks) // accumulate
+        if step is None or training_gb(step, each, study.training) <= each_gb:
+            return True
+        if study.training.memory.compute == "plain":
+            return False
+        otherwise = f"{key} {batch} {accumulate} {study.training.optimiser.name}"
+        if otherwise not in found:  # it takes seconds to tell
+            found[otherwise] = can_fit(study, task, channels, asked.ranks, each_gb)
+        return found[otherwise]
 
     return fits
 
@@ -60,9 +74,11 @@ def refuse_uneven_batch(study: Study, ranks: int) -> None:
 
     Raises:
         TrainingError: it cannot.
+        StudyError: so many ranks cannot share samples.
     """
+    groups = study.training.ranks.groups(ranks)
     if study.batches.size != AUTO and study.training.scale == 1:
-        refuse_uneven(int(study.batches.size), ranks, study.training.accumulate)
+        refuse_uneven(int(study.batches.size), groups, study.training.accumulate)
 
 
 def _counted(study: Study, task: Task, channels: int) -> Kept | None:

@@ -14,7 +14,7 @@ from megavox.cohort.layouts.listing import need_given_folder, stem
 from megavox.core.errors import CohortError, WorkspaceError
 from megavox.core.files import file_hash, plain, text_hash
 from megavox.core.progress import say
-from megavox.inference.cohort import CohortOutcome, cases_in, predict_cases
+from megavox.inference.cohort import CohortOutcome, cases_in, predict_cases, read_outcome
 from megavox.inference.recipe import Network, Recipe
 from megavox.pipeline.project import Project, training_settings
 from megavox.study.compare import differences
@@ -90,15 +90,13 @@ def predict(project: Project, source: Path | None = None, output: Path | None = 
         need_given_folder(source)
     network = network_of(project)
     _free_device()
+    folder = _folder(project, source, output)
     if source is None:
-        folder = output or project.workspace.predictions(project.run_name)
         cases, rejected = [entry.case for entry in project.entries() if entry.part == "test"], list[Rejected]()
         place = folder.resolve()
         if any(place in path.resolve().parents for case in cases for path in (*chain(*case.images), *case.masks)):
             raise _among_images(folder)
     else:
-        called = stem(source.name) if source.is_file() else source.resolve().name
-        folder = output or project.workspace.predictions(project.run_name) / called
         if folder.resolve() == source.resolve() or folder.resolve() in source.resolve().parents:
             raise _among_images(folder)
         cases, rejected = cases_in(source, network.recipe.preparation.channels, folder)
@@ -106,6 +104,23 @@ def predict(project: Project, source: Path | None = None, output: Path | None = 
             raise CohortError(f"no image that can be used was found ({len(rejected)} files were not usable"
                               + (f"; the first: {rejected[0].message})" if rejected else ")"), where=source)
     return _some(predict_cases(network, cases, folder, rejected, workers))
+
+
+def predicted(project: Project, source: Path | None = None, output: Path | None = None) -> CohortOutcome:
+    """What `predict` with these arguments has left, by its tables: of commands that shared the cases none knows all.
+
+    Raises:
+        WorkspaceError: it has not ended.
+    """
+    return read_outcome(_folder(project, source, output))
+
+
+def _folder(project: Project, source: Path | None, output: Path | None) -> Path:
+    """Where predictions go."""
+    mine = project.workspace.predictions(project.run_name)
+    if source is None:
+        return output or mine
+    return output or mine / (stem(source.name) if source.is_file() else source.resolve().name)
 
 
 def _free_device() -> None:

@@ -113,8 +113,10 @@ def split_hash(entries: Sequence[Entry]) -> str:
 
 
 def training_settings(study: Study) -> dict[str, Any]:
-    """Everything in the study that a training depends on, as plain values."""
-    return plain(study.model_dump(mode="json", exclude={"inference", "evaluation", "sites", "search"}))
+    """Everything in the study that what is learnt depends on, as plain values."""
+    return plain(study.model_dump(mode="json", exclude={
+        "inference": True, "evaluation": True, "sites": True, "search": True,
+        "training": {"memory": {"limit_gb", "compute", "slab_mb", "channels_last", "offload"}}}))
 
 
 def study_hash(study: Study) -> str:

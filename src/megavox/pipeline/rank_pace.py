@@ -19,6 +19,7 @@ from megavox.core.provenance import cores
 from megavox.memory.pace import pace
 from megavox.memory.topology import gpu_links
 from megavox.pipeline.augment_on import place_augmentation
+from megavox.pipeline.fit import fit_here
 from megavox.pipeline.plan import derived_plan
 from megavox.pipeline.project import Project
 from megavox.pipeline.workshop import Workshop
@@ -31,6 +32,8 @@ def main(study: Path, workspace: Path, output: Path, seconds: float) -> None:
     project = Project.at(load_study(study), workspace)
     found = derived_plan(project)
     with ranks(str(found.study.training.device)) as here:
+        fit = here.from_first(fit_here(project, found.study, here) if here.first else None)
+        found = found.with_more(fit.derived(found.study) if fit else [])
         found = found.with_more(place_augmentation(project, found.study, here))
         measured = pace(Workshop(project, found.study).training(here), here, seconds)
         if here.first:

@@ -60,6 +60,9 @@ def scale(project: Project, ranks: Sequence[int], site: str, ask: Sequence[str],
         StudyError: the batch is not known, or cannot be shared.
     """
     study = derived_plan(project).study
+    if study.training.ranks.split > 1:
+        raise StudyError("ranks that share samples have no work of their own to compare with",
+                         where="training.ranks.split", expected="1", fix="Use --set training.ranks.split=1")
     if project.study.batches.size == AUTO:
         raise StudyError("its value would be that of another machine", where="batches.size", expected="a number",
                          fix=f"Use --set batches.size={study.batches.size}, for instance")

@@ -9,7 +9,8 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 
 from megavox.core.claims import Claims
-from megavox.core.errors import WorkspaceError
+from megavox.core.errors import MachineError, WorkspaceError
+from megavox.core.exhausted import out_of_memory
 from megavox.core.files import make_folder, write_json, write_text
 from megavox.core.progress import busy, say
 from megavox.core.signals import Stop
@@ -17,8 +18,10 @@ from megavox.inference.recipe import Recipe
 from megavox.memory.pace import pace
 from megavox.memory.probe import probe, steps_in
 from megavox.memory.rules import Derived
+from megavox.pipeline.attempts import another_way, came_out, fitted
 from megavox.pipeline.augment_on import place_augmentation
 from megavox.pipeline.feasible import refuse_uneven_batch
+from megavox.pipeline.fit import FITTED, Fit, as_asked, limit_gb
 from megavox.pipeline.plan import Plan, derived_plan, scaled
 from megavox.pipeline.project import Project, training_settings
 from megavox.pipeline.workshop import Workshop
@@ -61,30 +64,54 @@ def train(project: Project) -> Trained:
         TrainingError, Stopped: see `training.loop.train`.
     """
     begin = time.perf_counter()
-    folder = project.run
     found = _plan_of_run(project)
     with Stop(STOPPING) as stop, ranks(str(found.study.training.device)) as here, _alone(project, here):
-        found = found.with_more(scaled(found.study, here))
-        found = found.with_more(place_augmentation(project, found.study, here))
-        study = found.study
-        workshop = Workshop(project, study, found.derived)
-        if here.count > 1 and not complete_checkpoints(folder):
-            _measure_pace(workshop, here, stop)
-        if study.training.steps == AUTO:
-            study = here.from_first(_with_steps(workshop, here, begin))
-            workshop = Workshop(project, study, found.derived)
-        if here.first and here.device.type == "cpu" and study.training.precision == "bfloat16":
-            say("warning: most CPUs are many times slower in bfloat16; `training.precision: float32` is the default")
-        if here.first and not folder.done.exists():  # a finished run keeps its calibration
-            folder.checkpoints.mkdir(parents=True, exist_ok=True)
-            workshop.recipe().write(folder.recipe)
-            write_text(folder.study, show_study(study))
-        here.barrier()
-        training = workshop.training(here)
-        progress = run_loop(training, folder, here, stop)
-        if here.first and not folder.done.exists():
-            _calibrate(workshop, project, here)
-            folder.done.touch()
+        fit: Fit | None = None
+        while True:
+            found, fit = _made_to_fit(project, here, fit)
+            try:
+                return _train(project, found, fit, here, stop, begin)
+            except MachineError as error:
+                if fit is None or stop.asked or not out_of_memory(error):
+                    raise
+                lack = error.with_traceback(None)
+                lack.__cause__ = lack.__context__ = None  # which would hold on to what took the memory
+            fit = another_way(project, found.study, here, fit, lack)
+            if fit is None or here.count > 1:
+                raise lack  # of several ranks, the others cannot be told: the same command goes on
+
+
+def _made_to_fit(project: Project, here: Ranks, fit: Fit | None) -> tuple[Plan, Fit | None]:
+    """The study with every value derived, and how it is made to fit the memory: as is given, or else as is found."""
+    found = _plan_of_run(project)
+    found = found.with_more(scaled(found.study, here))
+    fit = fit or fitted(project, found.study, here)
+    found = found.with_more(fit.derived(found.study) if fit else [])
+    return found.with_more(place_augmentation(project, found.study, here)), fit
+
+
+def _train(project: Project, found: Plan, fit: Fit | None, here: Ranks, stop: Stop, begin: float) -> Trained:
+    folder, study = project.run, found.study
+    most_gb = min(fit.limit_gb, limit_gb(study, here.device)) if fit and here.device.type == "cpu" else math.inf
+    workshop = Workshop(project, study, found.derived, most_gb)
+    if here.count > 1 and study.training.ranks.split == 1 and not complete_checkpoints(folder):
+        _measure_pace(workshop, here, stop)
+    if study.training.steps == AUTO:
+        study = here.from_first(_with_steps(workshop, here, begin))
+        workshop = Workshop(project, study, found.derived, most_gb)
+    if here.first and here.device.type == "cpu" and study.training.precision == "bfloat16":
+        say("warning: most CPUs are many times slower in bfloat16; `training.precision: float32` is the default")
+    if here.first and not folder.done.exists():  # a finished run keeps its calibration
+        folder.checkpoints.mkdir(parents=True, exist_ok=True)
+        workshop.recipe().write(folder.recipe)
+        write_text(folder.study, show_study(study))
+    here.barrier()
+    progress = run_loop(workshop.training(here), folder, here, stop)
+    if here.first and not folder.done.exists():
+        if fit:
+            came_out(project, here, fit)
+        _calibrate(workshop, project, here)
+        folder.done.touch()
     return Trained(progress, workshop.task.headline, study)
 
 
@@ -129,7 +156,7 @@ def _plan_of_run(project: Project) -> Plan:
         raise WorkspaceError(f"this run was begun with other settings: {changed}", where=project.run.root,
                              fix="Take another --run-name, or bring these settings back, or remove that folder")
     project.refuse_other_split(recipe)
-    return Plan(recipe.study, [Derived(**one) for one in recipe.derived], None)
+    return Plan(as_asked(project, recipe.study), [Derived(**one) for one in recipe.derived if one["key"] not in FITTED])
 
 
 def _measure_pace(workshop: Workshop, here: Ranks, stop: Stop) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, replace
 from typing import Any
@@ -20,7 +21,9 @@ from megavox.images.prepare import Preparation
 from megavox.inference.engines import TorchEngine
 from megavox.inference.predictor import logits_of
 from megavox.inference.recipe import Recipe
+from megavox.memory.exercise import compute_as
 from megavox.memory.rules import Derived
+from megavox.memory.streamed.share import Sharing, among
 from megavox.models.registry import build_model
 from megavox.pipeline.project import Project, packing_hash, study_hash
 from megavox.store.layout import OUTSIDE
@@ -38,10 +41,12 @@ class Workshop:
         project: packed.
         study: with every value derived.
         derived: what was derived, for the record.
+        most_gb: of main memory, for a training step.
     """
 
-    def __init__(self, project: Project, study: Study, derived: Sequence[Derived] = ()) -> None:
-        self.project, self.study, self.derived = project, study, derived
+    def __init__(self, project: Project, study: Study, derived: Sequence[Derived] = (),
+                 most_gb: float = math.inf) -> None:
+        self.project, self.study, self.derived, self.most_gb = project, study, derived, most_gb
         self.store = project.store()
         self.entries = project.entries()
         self.preparation = Preparation.from_dict(project.packing()["preparation"])
@@ -114,20 +119,28 @@ class Workshop:
             yield record.key, [[0, *np.rint(record.geometry.index_of(centre)[::-1]).astype(int).tolist()]
                                for centre in found.centres_mm[wrong]]
 
-    def network(self, device: torch.device) -> nn.Module:
-        """A network with the study's first weights."""
+    def network(self, device: torch.device, share: Sharing | None = None) -> nn.Module:
+        """A network with the study's first weights; `share` as of `compute_as`."""
         torch.manual_seed(self.study.seed)
         network = build_model(self.study.model, spatial_dims=self.preparation.spatial_dims,
                               in_channels=self.preparation.channels, out_channels=self.task.outputs,
                               patch=self.patch)
+        compute_as(network, self.study.training.memory, device.type, share)
         return network.to(device)
 
     def training(self, ranks: Ranks) -> Training:
         """Everything the loop needs; its steps may not be known yet where a probe is to find them."""
-        section = self.study.training
-        return Training(self.network(ranks.device), self.task, self.samples(), self.validation(ranks), section,
-                        self.study.seed, int(self.study.batches.workers), self.study.batches.prefetch,
-                        str(section.precision))
+        section, shared = self.study.training, self.study.training.ranks.split
+        share = among(ranks.sharing(shared)) if shared > 1 else None
+        network = self.network(ranks.device, share)
+
+        def own(target: torch.Tensor) -> torch.Tensor:
+            slices = target.shape[1]
+            return target if share is None else target[:, slice(*share(network, slices).own(slices))]
+
+        return Training(network, self.task, self.samples(), self.validation(ranks), section, self.study.seed,
+                        int(self.study.batches.workers), self.study.batches.prefetch, str(section.precision), own,
+                        self.most_gb)
 
     def validation(self, ranks: Ranks, entries: Sequence[Entry] | None = None,
                    mirror: bool = False) -> Callable[[nn.Module], list[Any]]:

@@ -12,10 +12,10 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, model_validator
 
 from megavox.study.cohort import CohortSection
-from megavox.study.duration import Seconds
 from megavox.study.prediction import EvaluationSection, InferenceSection
 from megavox.study.search import SearchSection
 from megavox.study.section import AUTO, NAME, Auto, Fraction, Positive, Section
+from megavox.study.training import TrainingSection
 
 # ---------------------------------------------------------------- task: what is learnt
 
@@ -280,63 +280,6 @@ ModelSection = Annotated[UNetModel | ResNetModel | DenseNetModel | VGGModel | Mo
 # ---------------------------------------------------------------- training, and the whole
 
 
-class OptimiserSection(Section):
-    """The optimiser and its schedule."""
-
-    name: Literal["adam", "adamw", "sgd", "lars", "lamb"] = Field(
-        "adamw", description="lars and lamb are for large batches: sgd and adamw with steps in proportion to each "
-        "layer's weights")
-    rate: Annotated[float, Field(gt=0)] | Auto = Field(AUTO, description="highest learning rate")
-    weight_decay: Annotated[float, Field(ge=0)] = 1e-2
-    momentum: Fraction = Field(0.9, description="of sgd (Nesterov) and lars")
-    betas: tuple[float, float] = (0.9, 0.999)
-    warmup: Fraction = Field(0.05, description="share of the steps in which the rate rises linearly")
-    schedule: Literal["polynomial", "cosine", "constant"] = "cosine"
-    power: Annotated[float, Field(gt=0)] = Field(0.9, description="of the polynomial schedule")
-    clip: Annotated[float, Field(gt=0)] | None = Field(12.0, description="largest gradient norm")
-
-
-class RanksSection(Section):
-    """How several ranks train together."""
-
-    sync_norm: bool = Field(True, description="batch norms take their statistics from all ranks' samples, as one "
-                            "rank would; false: each rank from its own")
-    bucket_mb: Annotated[float, Field(gt=0)] = Field(25.0, description="gradients are sent in parts of this size, "
-                                                     "while others are still computed")
-    gradients: Literal["float32", "bfloat16"] = Field(
-        "float32", description="as which they are sent; bfloat16 halves the time that takes, and rounds them")
-
-
-class TrainingSection(Section):
-    """How long, how, and when to look."""
-
-    steps: Positive | Auto = Field(AUTO, description="optimiser steps")
-    budget: Seconds | None = Field(None, description="time instead of steps, e.g. 20min: the number of "
-                                   "steps is fixed from the rate measured at the start, and recorded")
-    optimiser: OptimiserSection = OptimiserSection()
-    accumulate: Positive = Field(1, description="micro-batches a step; the global batch stays the same")
-    scale: Positive | Auto = Field(1, description="how many batches of `batches.size` make a step: steps, optimiser "
-                                   "and averaging are those of 1, and are changed by the recipe for large batches; "
-                                   "auto: as many as there are ranks")
-    ranks: RanksSection = RanksSection()
-    ema: Annotated[float, Field(ge=0, lt=1)] = Field(0.99, description="decay of the averaged weights that "
-                                                     "are validated and kept; 0: none")
-    precision: Literal["float32", "bfloat16"] | Auto = Field(
-        AUTO, description="auto: bfloat16 autocast on devices that are faster with it")
-    device: Literal["cpu", "cuda", "mps"] | Auto = AUTO
-    validations: Positive = Field(12, description="how many times to validate during the run")
-    patience: Positive | None = Field(None, description="stop after so many validations without a better one")
-    checkpoint_every: Positive | None = Field(None, description="steps between checkpoints; default: at "
-                                              "every validation")
-    keep: Positive = Field(2, description="latest checkpoints kept, besides the best")
-
-    @model_validator(mode="after")
-    def _one_of(self) -> TrainingSection:
-        if self.budget is not None and self.steps != AUTO:
-            raise ValueError("give either steps or budget; `training.budget=null` takes the budget away")
-        return self
-
-
 class Study(Section):
     """A whole study file."""
 
@@ -365,6 +308,10 @@ class Study(Section):
             raise ValueError(f"inference.fast: there is a faster setting to segment, not to {self.task.kind}")
         if self.batches.hard is not None and self.task.kind != "detect":
             raise ValueError("batches.hard: only detections have false positives to learn from")
+        if self.training.ranks.split > 1 and (
+                self.model.family != "unet" or (isinstance(self.task, SegmentTask) and self.task.dice != "batch")):
+            raise ValueError("training.ranks.split: only for model.family: unet, and with task.dice: batch, since no "
+                             "rank knows the Dice of a sample of which it has a part")
         if self.inference.fast is not None and self.inference.fast.whole and getattr(self.model, "norm", "") != "batch":
             raise ValueError("inference.fast.whole: only for model.family: unet with norm: batch; other norms are "
                              "computed over all that the network sees, which was a patch in training")

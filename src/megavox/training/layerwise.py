@@ -66,10 +66,10 @@ class LAMB(torch.optim.Optimizer):
         for group, weight, gradient in _with_gradients(self.param_groups):
             state = self.state[weight]
             if not state:
-                state["step"] = torch.zeros(())
+                state["step"] = torch.tensor(0.0)
                 state["exp_avg"], state["exp_avg_sq"] = torch.zeros_like(weight), torch.zeros_like(weight)
-            state["step"] += 1
-            (first, second), step = group["betas"], float(state["step"])
+            (first, second), step = group["betas"], float(state["step"]) + 1
+            state["step"] = torch.tensor(step)
             mean = state["exp_avg"].lerp_(gradient, 1 - first) / (1 - first**step)
             square = state["exp_avg_sq"].mul_(second).addcmul_(gradient, gradient, value=1 - second)
             direction = mean / ((square / (1 - second**step)).sqrt_() + group["eps"])

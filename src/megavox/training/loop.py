@@ -21,14 +21,15 @@ from megavox.batches.batch import Batch, RawBatch
 from megavox.batches.loader import ENDLESS, batches
 from megavox.batches.samples import Samples
 from megavox.core.errors import DivergenceError
-from megavox.core.exhausted import enough_memory
+from megavox.core.exhausted import enough_memory, held_to
 from megavox.core.over_ranks import apart
 from megavox.core.randomness import generator
 from megavox.core.signals import Stop
 from megavox.core.workspace import RunFolder
-from megavox.study.sections import TrainingSection
+from megavox.study.training import TrainingSection
 from megavox.tasks.registry import Task
 from megavox.training.checkpoint import Progress, latest_checkpoint, load_checkpoint, save_checkpoint
+from megavox.training.in_backward import InBackward
 from megavox.training.log import TrainingLog
 from megavox.training.optimiser import MovingAverage, build_optimiser, learning_rate
 from megavox.training.parallel import Ranks
@@ -51,6 +52,8 @@ class Training:
         seed: the study's seed.
         workers, prefetch: loader processes of this rank, batches each prepares ahead.
         precision: float32 or bfloat16.
+        own: cuts a target to what this rank has of it, where ranks share samples.
+        most_gb: of main memory, for a step.
     """
 
     network: nn.Module
@@ -62,6 +65,8 @@ class Training:
     workers: int
     prefetch: int
     precision: str
+    own: Callable[[torch.Tensor], torch.Tensor] = lambda target: target
+    most_gb: float = math.inf
 
 
 def train(training: Training, folder: RunFolder, ranks: Ranks, stop: Stop) -> Progress:
@@ -135,17 +140,24 @@ class Stepper:
         ranks: this rank among all.
         optimiser, average: brought along.
         first_step, steps: which steps the loader prepares.
+
+    Raises:
+        StudyError: the study has settings that do not go with steps in the backward pass.
     """
 
     def __init__(self, training: Training, ranks: Ranks, optimiser: torch.optim.Optimizer, average: MovingAverage,
                  first_step: int, steps: int) -> None:
         self.training, self.ranks, self.optimiser, self.average = training, ranks, optimiser, average
-        self.steps, self.network = steps, ranks.wrap(training.network, training.section.ranks)
+        in_backward = training.section.memory.in_backward is True
+        self.steps, self.network = steps, ranks.wrap(training.network, training.section.ranks, not in_backward)
+        self.in_backward = InBackward(self.network, optimiser, training.section) if in_backward else None
         self.seconds = self.waiting = self.samples_per_s = self.rate = 0.0
         cuda = ranks.device.type == "cuda"
+        section = training.section.ranks
         self._batches: Iterator[Batch | RawBatch] = batches(
-            training.samples, first_step=first_step, steps=steps, rank=ranks.rank, ranks=ranks.count,
-            accumulate=training.section.accumulate, workers=training.workers, prefetch=training.prefetch, pin=cuda)
+            training.samples, first_step=first_step, steps=steps, rank=ranks.rank // section.split,
+            ranks=section.groups(ranks.count), accumulate=training.section.accumulate, workers=training.workers,
+            prefetch=training.prefetch, pin=cuda)
 
     def step(self, step: int, flag: Callable[[], bool] = bool, together: bool = True) -> tuple[float, bool]:
         """One optimiser step.
@@ -173,14 +185,15 @@ class Stepper:
             torch.manual_seed(int(generator(self.training.seed, *address).integers(2**62)))
             last = part == section.accumulate - 1
             alone = nullcontext() if together else apart()
-            wait = nullcontext() if self.ranks.count == 1 or (last and together) else \
+            wait = nullcontext() if self.ranks.count == 1 or self.in_backward or (last and together) else \
                 self.network.no_sync()  # type: ignore[operator]
             patches = " x ".join(map(str, batch.shape))
-            with alone, wait, enough_memory(f"a training step on a batch of {patches}", SMALLER_STEP):
+            lack = enough_memory(f"a training step on a batch of {patches}", SMALLER_STEP)
+            with alone, wait, lack, held_to(self.training.most_gb):
                 total += self._backward(batch, section.accumulate)
         if section.optimiser.clip:
             nn.utils.clip_grad_norm_(self.network.parameters(), section.optimiser.clip)
-        self.optimiser.step()
+        self.optimiser.step()  # of nothing, where steps are taken in the backward pass: no gradient is left
         self.average.update(self.training.network, step)
         loss, any_flag = total / section.accumulate, flag()
         if together:
@@ -195,7 +208,7 @@ class Stepper:
         batch = made.on(device)
         with torch.autocast(device.type, torch.bfloat16, enabled=self.training.precision == "bfloat16"):
             output = self.network(batch.image)
-        loss = self.training.task.loss(output, batch.target)
+        loss = self.training.task.loss(output, self.training.own(batch.target))
         value = float(loss.detach())
         if not math.isfinite(value):
             names = ", ".join(self.training.samples.readers[case].name for case in batch.cases)
@@ -204,11 +217,15 @@ class Stepper:
                                 fix="Lower training.optimiser.rate; if that does not help, look at these cases. The "
                                 "run continues from its last checkpoint, if it has one")
         (loss / accumulate).backward()
+        if self.in_backward:
+            self.in_backward.finish()
         return value
 
     def close(self) -> None:
-        """End the loader's workers."""
+        """End the loader's workers, and leave the network's backward pass as it was."""
         del self._batches
+        if self.in_backward:
+            self.in_backward.close()
 
 
 def _validate(training: Training, average: MovingAverage, ranks: Ranks, progress: Progress, log: TrainingLog) -> None:

@@ -7,25 +7,31 @@ import math
 import torch
 from torch import nn
 
-from megavox.study.sections import OptimiserSection
+from megavox.study.training import OptimiserSection
 from megavox.training.layerwise import LAMB, LARS
 
 
 def build_optimiser(network: nn.Module, section: OptimiserSection) -> torch.optim.Optimizer:
-    """Adam, AdamW, SGD with Nesterov momentum, LARS or LAMB; no weight decay on norms and biases."""
+    """Adam, AdamW, SGD with Nesterov momentum, LARS or LAMB; no weight decay on norms and biases.
+
+    Those of PyTorch are fused: their step makes nothing as large as the weights.
+    """
     decayed = [p for p in network.parameters() if p.requires_grad and p.ndim > 1]
     plain = [p for p in network.parameters() if p.requires_grad and p.ndim <= 1]
     rate = float(section.rate)
     groups = [{"params": decayed, "weight_decay": section.weight_decay}, {"params": plain, "weight_decay": 0.0}]
     groups = [group for group in groups if group["params"]]
     if section.name == "sgd":
-        return torch.optim.SGD(groups, lr=rate, momentum=section.momentum, nesterov=section.momentum > 0)
+        sgd = torch.optim.SGD(groups, lr=rate, momentum=section.momentum, nesterov=section.momentum > 0, fused=True)
+        if section.momentum:  # fused, PyTorch 2.13 cannot make some later, where a first gradient comes later
+            sgd.state.update({one: {"momentum_buffer": torch.zeros_like(one)} for one in decayed + plain})
+        return sgd
     if section.name == "lars":
         return LARS(groups, lr=rate, momentum=section.momentum)
     if section.name == "lamb":
         return LAMB(groups, lr=rate, betas=section.betas)
     kind = torch.optim.AdamW if section.name == "adamw" else torch.optim.Adam
-    return kind(groups, lr=rate, betas=section.betas)
+    return kind(groups, lr=rate, betas=section.betas, fused=True)
 
 
 def learning_rate(step: int, steps: int, section: OptimiserSection) -> float:

@@ -20,7 +20,7 @@ from torch import nn
 from torch.distributed.algorithms.ddp_comm_hooks.default_hooks import bf16_compress_hook
 
 from megavox.core.errors import MachineError, RankError
-from megavox.study.sections import RanksSection
+from megavox.study.training import RanksSection
 from megavox.training.sync_norm import synchronised
 
 TIMEOUT_S = 45.0  # for what all ranks do at one pace
@@ -48,21 +48,32 @@ class Ranks:
         """Whether this rank writes files and speaks."""
         return self.rank == 0
 
-    def wrap(self, network: nn.Module, section: RanksSection) -> nn.Module:
-        """The network as it is trained: gradients averaged over ranks where there are several.
+    def wrap(self, network: nn.Module, section: RanksSection, averaged: bool = True) -> nn.Module:
+        """The network as it is trained, with several ranks.
 
-        Where batch norms are synchronised, they are so in the network itself.
+        Args:
+            network: where batch norms are synchronised, they are so in the network itself.
+            section: how ranks train together.
+            averaged: whether to average gradients over ranks; `InBackward` does it itself.
         """
         if self.count == 1:
             return network
         if section.sync_norm:
             network = synchronised(network, self.device)
+        if not averaged:
+            return network
         wrapped = nn.parallel.DistributedDataParallel(
             network, device_ids=[self.device] if self.device.type == "cuda" else None, bucket_cap_mb=section.bucket_mb,
             forward_sync_buffers=not section.sync_norm)
         if section.gradients == "bfloat16":
             wrapped.register_comm_hook(None, bf16_compress_hook)
         return wrapped
+
+    def sharing(self, count: int) -> Any:
+        """The process group of this rank and those beside it, `count` in all, which share samples; every rank has to
+        come here. Their number is a multiple of it.
+        """
+        return dist.new_subgroups(count, timeout=timedelta(seconds=TIMEOUT_S))[0]
 
     def gather(self, rows: list[Any]) -> list[Any]:
         """The rows of all ranks, on every rank."""

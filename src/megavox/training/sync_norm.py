@@ -15,13 +15,13 @@ def synchronised(network: nn.Module, device: torch.device) -> nn.Module:
         return nn.SyncBatchNorm.convert_sync_batchnorm(network)
     for name, child in network.named_children():
         if isinstance(child, _BatchNorm):
-            child.__class__ = _OverRanks  # with all that it holds
+            child.__class__ = OverRanks  # with all that it holds
         else:
             setattr(network, name, synchronised(child, device))
     return network
 
 
-class _OverRanks(_BatchNorm):
+class OverRanks(_BatchNorm):
     """Where PyTorch has none: its own is for CUDA alone. All ranks have batches of one size.
 
     Half precision is widened, as the statistics are kept in float32.

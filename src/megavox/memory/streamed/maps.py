@@ -1,8 +1,8 @@
 """Feature maps that are never there as a whole: what makes them is kept, and a slab is made wherever one is needed.
 
 The output of each convolution is kept, but for that of the first, which sees few channels. Everything up to the next
-convolution is cheap and is made again for every slab: norm, activation, sum with a shortcut, dropout, enlargement,
-concatenation.
+convolution is cheap and is made again for every slab: norm, activation, pooling, sum with a shortcut, dropout,
+enlargement, concatenation.
 """
 
 from __future__ import annotations
@@ -16,15 +16,17 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-_CONVOLVE: dict[int, Callable[..., Tensor]] = {4: functional.conv2d, 5: functional.conv3d}
-_CONVOLVE_UP: dict[int, Callable[..., Tensor]] = {4: functional.conv_transpose2d, 5: functional.conv_transpose3d}
+from megavox.memory.streamed.halves import convolve, enlarge
+from megavox.memory.streamed.normalise import normalise, spread
+
+_POOL: dict[int, Callable[..., Tensor]] = {4: functional.max_pool2d, 5: functional.max_pool3d}
 
 
 class Pieces:
     """Gives what a slab is made of: here, as it is."""
 
     def rows(self, kept: Tensor, low: int, high: int) -> Tensor:
-        """Slices `low` up to below `high` along Z of a kept map."""
+        """Slices `low` up to below `high` along Z of what is there of a kept map."""
         return kept[:, :, low:high]
 
     def small(self, tensor: Tensor) -> Tensor:
@@ -69,12 +71,7 @@ class Map(ABC):
 
     def with_tensors(self, tensors: Iterator[Tensor | Slot]) -> Any:
         """The same map of other tensors, which come in the order of `tensors()`, or with slots for them."""
-        def anew(value: Any) -> Any:
-            if isinstance(value, tuple):
-                return tuple(map(anew, value))
-            return value.with_tensors(tensors) if isinstance(value, Map) else \
-                next(tensors) if isinstance(value, (Tensor, Slot)) else value
-        return replace(self, **{field.name: anew(getattr(self, field.name)) for field in fields(self)})
+        return replace(self, **{field.name: _anew(getattr(self, field.name), tensors) for field in fields(self)})
 
     def _values(self) -> Iterable[Any]:
         for field in fields(self):
@@ -82,31 +79,60 @@ class Map(ABC):
             yield from value if isinstance(value, tuple) else (value,)
 
 
+def _anew(value: Any, tensors: Iterator[Tensor | Slot]) -> Any:
+    """Not a function within the method, which would hold on to itself and so to all tensors."""
+    if isinstance(value, tuple):
+        return tuple(_anew(one, tensors) for one in value)
+    return value.with_tensors(tensors) if isinstance(value, Map) else \
+        next(tensors) if isinstance(value, (Tensor, Slot)) else value
+
+
 @dataclass(frozen=True)
 class Whole(Map):
-    """What is kept whole, such as the image."""
+    """What is kept whole, such as the image; or, where ranks share a sample, what this rank needs of it.
+
+    Attributes:
+        values: `(B, C, z, *S)`.
+        first: the slice of the map that they begin with.
+        size: slices of the map; None: they are all of it.
+    """
 
     values: Tensor
+    first: int = 0
+    size: int | None = None
 
     def slab(self, low: int, high: int, of: Pieces) -> Tensor:
-        return of.rows(self.values, low, high)
+        return of.rows(self.values, low - self.first, high - self.first)
 
     @property
     def shape(self) -> torch.Size:
-        return self.values.shape
+        there = self.values.shape
+        return torch.Size((*there[:2], there[2] if self.size is None else self.size, *there[3:]))
 
 
 class Around(NamedTuple):
-    """Slices of a convolution's source, `low` up to below `high`, and how many slices of zeros stand before and behind
-    them."""
+    """Slices that windows look at: `low` up to below `high` of a map, and how many before and behind them are outside
+    of it."""
 
     low: int
     high: int
-    zeros: tuple[int, int]
+    outside: tuple[int, int]
 
-    def padded(self, values: Tensor) -> Tensor:
-        """The slices with their zeros."""
-        return functional.pad(values, (*[0] * 2 * (values.ndim - 3), *self.zeros)) if any(self.zeros) else values
+    def padded(self, values: Tensor, value: float = 0.0) -> Tensor:
+        """The slices with those that are outside, of one value."""
+        lacking = (*[0] * 2 * (values.ndim - 3), *self.outside)
+        return functional.pad(values, lacking, value=value) if any(self.outside) else values
+
+    def inside(self, padded: Tensor) -> Tensor:
+        """Without them."""
+        return padded[:, :, self.outside[0]:padded.shape[2] - self.outside[1]]
+
+
+def around(low: int, high: int, kernel: int, stride: int, padding: int, size: int) -> Around:
+    """What windows `low` up to below `high` look at of a map with so many slices."""
+    first, last = low * stride - padding, (high - 1) * stride - padding + kernel
+    inside = max(0, first), min(size, last)
+    return Around(*inside, (inside[0] - first, last - inside[1]))
 
 
 @dataclass(frozen=True)
@@ -129,15 +155,13 @@ class Convolved(Map):
     def around(self, low: int, high: int) -> Around:
         """What is needed of the source for slices `low` up to below `high`."""
         kernel = self.weight.shape[2]
-        first, last = low * self.stride[0] - kernel // 2, (high - 1) * self.stride[0] + kernel - kernel // 2
-        inside = max(0, first), min(self.map.shape[2], last)
-        return Around(*inside, (inside[0] - first, last - inside[1]))
+        return around(low, high, kernel, self.stride[0], kernel // 2, self.map.shape[2])
 
     def slab(self, low: int, high: int, of: Pieces) -> Tensor:
-        around = self.around(low, high)
-        values = around.padded(self.map.slab(around.low, around.high, of).to(self.dtype))
+        seen = self.around(low, high)
+        values = seen.padded(self.map.slab(seen.low, seen.high, of).to(self.dtype))
         bias = None if self.bias is None else of.small(self.bias).to(self.dtype)
-        return _CONVOLVE[values.ndim](values, of.small(self.weight).to(self.dtype), bias, self.stride, self.padding)
+        return convolve(values, of.small(self.weight).to(self.dtype), bias, self.stride, self.padding)
 
     @property
     def padding(self) -> tuple[int, ...]:
@@ -153,9 +177,20 @@ class Convolved(Map):
 
 @dataclass(frozen=True)
 class Remade(Map):
-    """A convolution's output that is made again, slab by slab, wherever it is needed; its gradient is kept whole."""
+    """A map that is made again, slab by slab, wherever it is needed; its gradient is kept whole (`convolve.remade`).
 
-    map: Convolved
+    Attributes:
+        map: makes it, of tensors without gradients.
+        handle: stands for it in autograd; of the shape of what this rank needs of it, without numbers.
+        first: the slice of the map that this begins with.
+    """
+
+    map: Map
+    handle: Tensor
+    first: int = 0
+
+    def parts(self) -> Iterator[Map]:
+        yield self  # what it is made of gets its gradient from the handle's
 
     def slab(self, low: int, high: int, of: Pieces) -> Tensor:
         return of.made(self, low, high)
@@ -172,8 +207,7 @@ class Normed(Map):
     Attributes:
         mean, scale: `(B, C)`, in float32 or wider; scale is one over the standard deviation.
         weight, bias: `(C,)`.
-        groups: of channels that share statistics; 0: all samples share those of a channel; None: these are given and
-            do not depend on the values.
+        groups: as of `statistics.statistics`; None: mean and scale are given and do not depend on the values.
     """
 
     map: Map
@@ -184,10 +218,8 @@ class Normed(Map):
     groups: int | None
 
     def slab(self, low: int, high: int, of: Pieces) -> Tensor:
-        mean, scale = of.small(self.mean), of.small(self.scale)
-        values = self.map.slab(low, high, of).to(mean.dtype)
-        factor = scale * of.small(self.weight)
-        return torch.addcmul(spread(of.small(self.bias) - mean * factor, values), values, spread(factor, values))
+        return normalise(self.map.slab(low, high, of),
+                         *map(of.small, (self.mean, self.scale, self.weight, self.bias)))
 
     @property
     def shape(self) -> torch.Size:
@@ -196,17 +228,39 @@ class Normed(Map):
 
 @dataclass(frozen=True)
 class Activated(Map):
-    """LeakyReLU of a map."""
+    """LeakyReLU of a map; ReLU, where the slope is 0."""
 
     map: Map
     slope: float
 
     def slab(self, low: int, high: int, of: Pieces) -> Tensor:
-        return functional.leaky_relu(self.map.slab(low, high, of), self.slope)
+        nobodys = isinstance(self.map, (Normed, Sum))  # else it may be needed again, or be a leaf of autograd
+        return functional.leaky_relu(self.map.slab(low, high, of), self.slope, inplace=nobodys)
 
     @property
     def shape(self) -> torch.Size:
         return self.map.shape
+
+
+@dataclass(frozen=True)
+class Pooled(Map):
+    """The maximum of windows, which are the same along every axis; outside of the map it is minus infinity."""
+
+    map: Map
+    kernel: int
+    stride: int
+    padding: int
+
+    def slab(self, low: int, high: int, of: Pieces) -> Tensor:
+        seen = around(low, high, self.kernel, self.stride, self.padding, self.map.shape[2])
+        values = seen.padded(self.map.slab(seen.low, seen.high, of), -torch.inf)
+        beside = (0, *[self.padding] * (values.ndim - 3))
+        return _POOL[values.ndim](values, self.kernel, self.stride, beside)
+
+    @property
+    def shape(self) -> torch.Size:
+        large = self.map.shape
+        return torch.Size((*large[:2], *((n + 2 * self.padding - self.kernel) // self.stride + 1 for n in large[2:])))
 
 
 @dataclass(frozen=True)
@@ -260,7 +314,7 @@ class Enlarged(Map):
         first, last = low // along, -(-high // along)
         values = self.map.slab(first, last, of)
         weight, bias = of.small(self.weight).to(values.dtype), of.small(self.bias).to(values.dtype)
-        large = _CONVOLVE_UP[values.ndim](values, weight, bias, self.stride)
+        large = enlarge(values, weight, bias, self.stride)
         return large[:, :, low - first * along:high - first * along]
 
     @property
@@ -285,16 +339,11 @@ class Joined(Map):
         return torch.Size((first[0], sum(one.shape[1] for one in self.maps), *first[2:]))
 
 
-def spread(small: Tensor, values: Tensor) -> Tensor:
-    """`(B, C)` to `(B, C, 1, ...)`, in the type and with as many axes as `values`."""
-    return small.reshape(*small.shape, *[1] * (values.ndim - 2)).to(values.dtype)
-
-
-def slabs(shape: torch.Size, slab_bytes: int, slice_bytes: int) -> Iterator[tuple[int, int]]:
+def slabs(first: int, last: int, slab_bytes: int, slice_bytes: int) -> Iterator[tuple[int, int]]:
     """First and last slice, exclusive, of slabs of one thickness (but for the last one), of about so many bytes.
 
     Thick ones are even: what is enlarged by 2 would be made twice where a slab begins between.
     """
     thick = max(1, slab_bytes // slice_bytes)
     thick += thick % 2 if thick > 1 else 0
-    return ((low, min(low + thick, shape[2])) for low in range(0, shape[2], thick))
+    return ((low, min(low + thick, last)) for low in range(first, last, thick))
