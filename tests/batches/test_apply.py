@@ -18,7 +18,7 @@ def coarse(patch: np.ndarray, factor: float) -> np.ndarray:
     return change_intensities(patch, Augmentation((False,) * (patch.ndim - 1), coarsen=factor))
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(st.lists(st.integers(1, 17), min_size=2, max_size=3), factors, st.integers(0, 2**32))
 def test_a_symmetric_image_stays_symmetric(shape: list[int], factor: float, seed: int) -> None:
     patch = np.random.default_rng(seed).normal(size=(2, *shape)).astype(np.float32)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from megavox.cohort.splits import deal, refuse_shared_subjects, split
@@ -22,7 +22,6 @@ def visits(draw: st.DrawFn, fewest: int, most: int = 8) -> tuple[list[str], np.n
     return subjects, np.array(strata, float)[:, None]
 
 
-@settings(deadline=None)
 @given(visits(fewest=3), st.floats(0.01, 0.45), st.floats(0.01, 0.45), seeds)
 def test_three_subjects_fill_three_parts(cohort: tuple[list[str], np.ndarray], test: float, validation: float,
                                          seed: int) -> None:
@@ -38,7 +37,6 @@ def test_the_default_shares_do_with_three_subjects(seed: int) -> None:
     assert sorted(parts) == ["test", "train", "validation"]
 
 
-@settings(deadline=None)
 @given(visits(fewest=3), st.floats(0.01, 0.45), st.data(), seeds)
 def test_folds_too(cohort: tuple[list[str], np.ndarray], validation: float, data: st.DataObject, seed: int) -> None:
     subjects, strata = cohort
@@ -53,7 +51,6 @@ def test_folds_too(cohort: tuple[list[str], np.ndarray], validation: float, data
     assert (tested == 1).all()
 
 
-@settings(deadline=None)
 @given(visits(fewest=1), st.lists(st.floats(0.01, 1), min_size=1, max_size=8), seeds)
 def test_as_many_parts_are_filled_as_there_are_subjects_for(cohort: tuple[list[str], np.ndarray],
                                                             weights: list[float], seed: int) -> None:

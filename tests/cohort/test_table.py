@@ -7,7 +7,7 @@ import tempfile
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from megavox.cohort.case import Case, Finding
@@ -29,7 +29,6 @@ cases = st.builds(Case, text, text, st.one_of(st.just(""), text), images=series,
 entries = st.lists(st.builds(Entry, cases, text, st.sampled_from(["train", "test"]), text, text, text), max_size=4)
 
 
-@settings(deadline=None)
 @given(entries)
 def test_what_is_written_is_read_again(rows):
     with tempfile.TemporaryDirectory() as folder:

@@ -8,7 +8,7 @@ import sys
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from megavox.core.randomness import generator
@@ -21,7 +21,6 @@ def first(address: tuple[int, list[int | str]]) -> tuple[int, ...]:
     return tuple(generator(address[0], *address[1]).integers(2**63, size=4).tolist())
 
 
-@settings(deadline=None)
 @given(addresses, addresses)
 def test_equal_address_equal_stream_and_only_then(one, other):
     same = [str(part) for part in (one[0], *one[1])] == [str(part) for part in (other[0], *other[1])]

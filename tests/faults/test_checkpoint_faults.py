@@ -105,7 +105,7 @@ def damaged(good: RunFolder, place: Path, name: str, data: bytes | None) -> Path
     return path
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @example(name=DONE, at=1 - 1e-9, bit=0)  # the last line break
 @given(name=st.sampled_from([NETWORK, AVERAGED, OPTIMISER, STATE, DONE]), at=st.floats(0, 1, exclude_max=True),
        bit=st.integers(0, 7))

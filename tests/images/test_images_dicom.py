@@ -28,7 +28,7 @@ def by_itk(folder: Path) -> sitk.Image:
     return reader.Execute()
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(st.tuples(*[st.floats(-1, 1)] * 4).filter(lambda q: np.linalg.norm(q) > 0.1),
        st.tuples(*[st.floats(-300, 300)] * 3), st.tuples(*[st.floats(0.3, 5)] * 3))
 def test_any_orientation_agrees_with_simpleitk(quaternion, origin, spacing):

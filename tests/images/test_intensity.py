@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from megavox.images.intensity import cohort_intensities, intensity_statistics, normalise, normaliser, outside_value
@@ -106,7 +106,6 @@ def test_large_images_are_strided_and_small_ones_are_not():
     assert found["mean"] == pytest.approx(0, abs=0.005)
 
 
-@settings(deadline=None)
 @given(st.sampled_from([np.uint8, np.int16, np.uint16, np.float32, np.float64]),
        st.sampled_from(["zscore", "range", "none"]))
 def test_normalising_leaves_its_input_alone_for_any_type(kind, mode):

@@ -36,7 +36,7 @@ def header(path: Path, data: bytes | None = VALUES.tobytes(), **keys: str | None
     return path
 
 
-@settings(deadline=None, max_examples=25)
+@settings(max_examples=25)
 @given(st.tuples(*[st.floats(-3, 3)] * 3), st.tuples(*[st.floats(0.05, 9)] * 3), st.tuples(*[st.floats(-999, 999)] * 3),
        st.permutations(range(3)))
 def test_any_grid_is_where_itk_has_it(turn, spacing, origin, order):

@@ -6,7 +6,7 @@ import json
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from scipy.spatial.transform import Rotation
 
@@ -44,7 +44,6 @@ def preparations(draw: st.DrawFn) -> Preparation:
         Preparation(3, 1), Preparation(3, 1, spacing_mm=spacing), Preparation(3, 1, size=size)]))
 
 
-@settings(deadline=None)
 @given(scans(), preparations())
 def test_a_bright_voxel_stays_where_it_is_to_half_a_voxel(scan, preparation):
     geometry, voxel = scan
@@ -61,7 +60,6 @@ def test_a_bright_voxel_stays_where_it_is_to_half_a_voxel(scan, preparation):
     assert np.abs(found - brightest).max() <= 0.5 + 1e-6
 
 
-@settings(deadline=None)
 @given(scans(), preparations())
 def test_a_mask_goes_with_its_image(scan, preparation):
     geometry, (z, y, x) = scan
@@ -77,7 +75,6 @@ def test_a_mask_goes_with_its_image(scan, preparation):
     assert np.linalg.norm(world(image.geometry, weighted) - middle) <= np.linalg.norm(image.geometry.spacing) / 2
 
 
-@settings(deadline=None)
 @given(scans())
 def test_without_resampling_voxels_are_only_reordered(scan):
     geometry, _ = scan

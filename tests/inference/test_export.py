@@ -40,7 +40,7 @@ def clear(values: np.ndarray) -> np.ndarray:
     return ordered[-1] - ordered[-2] > 1e-4
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(seed=st.integers(0, 2**31), classes=st.integers(2, 6), slabs=st.integers(1, 9),
        small=st.tuples(*[st.integers(1, 12)] * 3), large=st.tuples(*[st.integers(1, 20)] * 3))
 def test_equals_trilinear_interpolation_of_all_classes(seed: int, classes: int, slabs: int,

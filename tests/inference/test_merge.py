@@ -49,7 +49,7 @@ def computed(model: Any, x: torch.Tensor) -> np.ndarray:
     return np.array(compiled(x.numpy())[0])
 
 
-@settings(deadline=None, max_examples=10)
+@settings(max_examples=10)
 @given(stride=st.lists(st.integers(1, 3), min_size=2, max_size=3).filter(lambda s: max(s) > 1).map(tuple),
        kernel=st.sampled_from((1, 3, 5)), bias=st.booleans(), order=st.sampled_from(("fc", "cf", "fcf", "cfc")),
        coarse=st.integers(1, 4))

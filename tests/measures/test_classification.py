@@ -110,7 +110,7 @@ def test_threshold_ties_and_edges():
         assert choose_threshold(np.array([low, high]), np.array([0, 1])) == high
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(st.integers(15, 80), st.integers(0, 2**32 - 1))
 def test_calibration_does_not_depend_on_the_order_of_cases(n, seed):
     rng = np.random.default_rng(seed)

@@ -31,7 +31,7 @@ CASES = st.builds(lambda findings, false: Marks(np.array([score for score, _ in 
                   FINDINGS, st.lists(SCORES, max_size=6))
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(st.lists(CASES, min_size=1, max_size=6), st.data())
 def test_a_resample_has_the_curve_of_its_list(cases: list[Marks], data: st.DataObject) -> None:
     rows = data.draw(st.lists(st.integers(0, len(cases) - 1), min_size=1, max_size=12))

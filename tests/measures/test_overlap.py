@@ -53,7 +53,7 @@ label_maps = hnp.array_shapes(min_dims=2, max_dims=3, min_side=1, max_side=6).fl
     lambda shape: st.tuples(*[hnp.arrays(np.uint8, shape, elements=st.integers(0, 2))] * 2))
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(label_maps)
 def test_symmetric_bounded_and_perfect_against_itself(pair):
     a, b = pair
@@ -68,7 +68,7 @@ def test_symmetric_bounded_and_perfect_against_itself(pair):
         assert row.undefined or (row.dice, row.hausdorff95_mm, row.surface_distance_mm) == (1, 0, 0)
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(label_maps, st.integers(0, 3))
 def test_padding_changes_nothing(pair, width):
     # Cropping to the objects, and the image's border, must not show in the numbers.

@@ -43,7 +43,7 @@ def derived(kind: str, facts: Fingerprint, machine: Machine = LAPTOP, **sections
     return apply(wanted, derive(wanted, facts, machine))
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(size=st.lists(st.integers(3, 700), min_size=3, max_size=3), flat=st.booleans(), kind=st.sampled_from(
     ["segment", "classify"]), machine=st.sampled_from([LAPTOP, CLUSTER]))
 def test_any_size_gives_a_network_that_takes_its_patch(size: list[int], flat: bool, kind: str,

@@ -126,7 +126,7 @@ scores_and_targets = st.integers(2, 60).flatmap(lambda n: st.tuples(
     hnp.arrays(np.int64, n, elements=st.integers(0, 1))))
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(scores_and_targets)
 def test_auroc_and_average_precision_equal_scikit_learn_with_ties(case):
     scores, targets = case
@@ -210,7 +210,7 @@ def test_multi_label_with_unknowns_equals_scikit_learn_on_the_known():
     assert ours.auroc == pytest.approx(np.mean([row.auroc for row in ours.classes]))
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(scores_and_targets)
 def test_chosen_threshold_is_the_best_of_all(case):
     scores, targets = case

@@ -30,7 +30,7 @@ def ball(middle: np.ndarray, phantom: Chest, radius: float) -> np.ndarray:
     return np.linalg.norm(world - middle, axis=-1) < radius
 
 
-@settings(deadline=None, max_examples=15)
+@settings(max_examples=15)
 @given(seed=st.integers(0, 999), diameter=st.floats(3, 20), thick=st.floats(0.3, 3), step=st.floats(0.8, 2.2),
        lobes=st.floats(0, 0.25))
 def test_a_body_fills_its_volume_around_its_centre(seed: int, diameter: float, thick: float, step: float,

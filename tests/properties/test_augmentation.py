@@ -6,7 +6,7 @@ from collections import Counter
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from scipy import ndimage, stats
 
@@ -26,7 +26,6 @@ sections = st.builds(
     low_resolution_p=shares, low_resolution=st.floats(1, 4))
 
 
-@settings(deadline=None)
 @given(sections, seeds, dimensions, st.data())
 def test_all_parameters_keep_to_their_ranges(section, seed, dims, data):
     spacing = data.draw(st.tuples(*[st.sampled_from([0.5, 1.0, 3.0])] * dims))
@@ -100,7 +99,6 @@ def test_noise_is_gaussian_of_its_deviation_and_independent():
     assert abs(np.corrcoef(other.ravel(), values)[0, 1]) < 0.02
 
 
-@settings(deadline=None)
 @given(seeds, st.floats(0.05, 1.95), st.floats(-5, 5), st.floats(0, 40))
 def test_gamma_keeps_range_and_order_of_each_channel(seed, gamma, low, width):
     rng = np.random.default_rng(seed)
@@ -127,7 +125,6 @@ def test_gain_offset_and_blur_against_their_formulas():
     np.testing.assert_array_equal(change_intensities(patch, Augmentation(STAY)), patch)
 
 
-@settings(deadline=None)
 @given(st.data(), seeds, st.floats(1.01, 4))
 def test_low_resolution_keeps_shape_range_and_a_constant(data, seed, factor):
     dims = data.draw(dimensions)

@@ -75,7 +75,6 @@ def permutations(draw: st.DrawFn) -> tuple[np.ndarray, tuple[int, ...], np.ndarr
 # ---------------------------------------------------------------- geometry
 
 
-@settings(deadline=None)
 @given(permutations())
 def test_copying_whole_voxels_equals_looking_each_of_them_up(look):
     image, patch, centre, change = look
@@ -91,7 +90,6 @@ def test_copying_whole_voxels_equals_looking_each_of_them_up(look):
     np.testing.assert_array_equal(found, np.where(inside, expected, outside.reshape(-1, *[1] * len(patch))))
 
 
-@settings(deadline=None)
 @given(permutations())
 def test_copying_whole_voxels_equals_interpolating(look):
     image, patch, centre, change = look
@@ -105,7 +103,6 @@ def test_copying_whole_voxels_equals_interpolating(look):
             np.testing.assert_allclose(found, expected, atol=1e-5)
 
 
-@settings(deadline=None)
 @given(looks(), st.data())
 def test_reading_only_the_source_box_equals_sampling_the_whole(look, data):
     image, patch, centre = look
@@ -122,7 +119,6 @@ def test_reading_only_the_source_box_equals_sampling_the_whole(look, data):
             np.testing.assert_allclose(found[number][clear], whole[clear], atol=1e-4)
 
 
-@settings(deadline=None)
 @given(looks(), st.data())
 def test_the_source_box_is_no_larger_than_needed(look, data):
     image, patch, centre = look
@@ -134,7 +130,6 @@ def test_the_source_box_is_no_larger_than_needed(look, data):
     assert (start >= np.clip(low, 0, size - 1)).all() and (stop <= np.clip(high + 1, 1, size)).all()
 
 
-@settings(deadline=None)
 @given(permutations(), st.data())
 def test_a_composed_matrix_equals_its_steps_one_by_one(look, data):
     image, patch, centre, change = look
@@ -154,7 +149,6 @@ def test_a_composed_matrix_equals_its_steps_one_by_one(look, data):
     np.testing.assert_allclose(together, steps, atol=1e-4)
 
 
-@settings(deadline=None)
 @given(dimensions, st.data())
 def test_a_smooth_image_is_turned_as_its_formula_says_in_mm(dims, data):
     spacing = np.array(data.draw(st.tuples(*[st.floats(0.8, 2.5)] * dims)))
@@ -177,7 +171,6 @@ def test_a_smooth_image_is_turned_as_its_formula_says_in_mm(dims, data):
     np.testing.assert_allclose(found[inside], expected[inside], atol=0.03)
 
 
-@settings(deadline=None)
 @given(dimensions, st.data())
 def test_a_rotation_keeps_lengths_in_mm_and_scale_changes_them_as_asked(dims, data):
     spacing = np.array(data.draw(st.tuples(*[st.floats(0.3, 6)] * dims)))
@@ -215,7 +208,7 @@ def readers(tmp_path_factory):
     return three_cases(tmp_path_factory.mktemp("store"))
 
 
-@settings(max_examples=12, deadline=None)
+@settings(max_examples=12)
 @given(seeds, st.data(),
        st.lists(st.tuples(st.integers(0, 500), st.integers(0, 3)), min_size=2, max_size=5, unique=True))
 def test_a_sample_is_a_function_of_seed_step_and_position(readers, seed, data, wanted):
@@ -240,7 +233,6 @@ def test_samples_differ_by_seed_and_are_what_was_promised(readers):
         assert sample.image.flags.c_contiguous and np.isfinite(sample.image).all()
 
 
-@settings(deadline=None)
 @given(seeds, st.integers(1, 40), st.integers(1, 9))
 def test_every_case_comes_once_an_epoch(seed, cases, batch):
     drawn = [draw_case(seed, index // batch, index % batch, batch, cases) for index in range(3 * cases)]
@@ -250,7 +242,6 @@ def test_every_case_comes_once_an_epoch(seed, cases, batch):
         assert drawn[:cases] != drawn[cases:2 * cases], "a new order each epoch"
 
 
-@settings(deadline=None)
 @given(seeds, dimensions, st.data())
 def test_a_patch_lies_inside_the_image_where_it_fits_and_is_centred_where_not(seed, dims, data):
     shape = data.draw(st.tuples(*[st.integers(1, 20)] * dims))
@@ -305,7 +296,7 @@ def test_without_positions_any_place_is_drawn():
 # ---------------------------------------------------------------- image and mask together
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(st.data())
 def test_mask_and_image_stay_aligned_to_the_border(tmp_path_factory, data):
     """A half-space as image and as mask: along its normal linear >= 1/2 is the nearest voxel."""

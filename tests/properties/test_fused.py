@@ -27,7 +27,7 @@ def ragged(read: Any, dtype: np.dtype) -> Any:
     return reading
 
 
-@settings(deadline=None, max_examples=150)
+@settings(max_examples=150)
 @given(drawn=drawn_patches())
 def test_patches_and_masks_equal_the_plain_ones(drawn: Drawn) -> None:
     plain = apply.image_patch(drawn.read_image, *drawn.where, drawn.numbers, drawn.outside)

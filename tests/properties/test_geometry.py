@@ -57,7 +57,7 @@ def test_distance_is_that_of_a_shift(grid, shift):
         np.linalg.norm(shift), abs=1e-9)
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(grids(), st.booleans())
 def test_nifti_grid_agrees_with_simpleitk_both_ways(grid, packed):
     with tempfile.TemporaryDirectory() as folder:
@@ -83,7 +83,6 @@ TIE = Geometry((2, 3, 4), direction=(-0.16104083371567146, -0.6711673330274628, 
                                      -0.7236022809202334, 0.5788818247361868, 0.37589303270629876))
 
 
-@settings(deadline=None)
 @given(grids())
 @example(TIE)  # two ways to turn it are equally close
 def test_to_lps_keeps_every_voxel_where_it_is(grid):
@@ -102,7 +101,7 @@ def test_to_lps_keeps_every_voxel_where_it_is(grid):
 
 
 @pytest.mark.parametrize("order", [0, 1])
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(grid=grids())
 def test_turned_and_resampled_back_is_exact(grid, order):
     image = image_on(grid)
@@ -122,7 +121,7 @@ def test_all_48_orientations_have_their_codes():
     assert len(seen) == 48
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(grids(), grids(), st.sampled_from([0, 1]))
 def test_resampling_agrees_with_simpleitk(source, target, order):
     # A left-handed direction is refused by some ITK builds only on reading: resampling takes it.
@@ -152,7 +151,6 @@ def test_resampling_agrees_with_simpleitk(source, target, order):
 
 
 @given(grids(), st.tuples(*[st.floats(0.2, 5)] * 3))
-@settings(deadline=None)
 def test_new_spacing_keeps_the_outer_edge_and_the_extent(grid, spacing):
     out = resample_to_spacing(image_on(grid), spacing, order=0).geometry
     assert out.spacing_zyx == pytest.approx(spacing)
@@ -163,7 +161,6 @@ def test_new_spacing_keeps_the_outer_edge_and_the_extent(grid, spacing):
 
 
 @given(grids(), st.tuples(*[st.integers(1, 9)] * 3))
-@settings(deadline=None)
 def test_resize_covers_the_same_box(grid, size):
     out = resize(image_on(grid), size).geometry
     assert out.shape == size

@@ -27,7 +27,7 @@ def near(found: torch.Tensor, plain: np.ndarray) -> None:
     np.testing.assert_allclose(found.cpu(), plain, atol=1e-4 * max(float(np.ptp(plain)), 1.0))
 
 
-@settings(deadline=None, max_examples=150)
+@settings(max_examples=150)
 @given(drawn=drawn_patches())
 def test_patches_and_masks_equal_the_plain_ones(drawn: Drawn, device: torch.device) -> None:
     plain = apply.image_patch(drawn.read_image, *drawn.where, drawn.numbers, drawn.outside)
@@ -45,7 +45,6 @@ def test_patches_and_masks_equal_the_plain_ones(drawn: Drawn, device: torch.devi
          apply.change_intensities(plain.copy(), drawn.augmentation))
 
 
-@settings(deadline=None)
 @given(seed=st.integers(0, 2**62 - 1), size=st.integers(1, 500))
 @example(seed=2**62 - 1, size=7)
 @example(seed=0xFFFFFFFF, size=7)
@@ -54,7 +53,6 @@ def test_the_noise_of_both_is_one_field(seed: int, size: int, device: torch.devi
     np.testing.assert_allclose(found.cpu(), apply.noise_field(seed, (size,)), atol=1e-6)
 
 
-@settings(deadline=None)
 @given(shape=st.lists(st.integers(1, 30), min_size=2, max_size=3), sigma=st.floats(1e-3, 5), factor=st.floats(1.01, 6),
        seed=st.integers(0, 99))
 def test_blur_and_coarsening_of_any_strength(shape: list[int], sigma: float, factor: float, seed: int,

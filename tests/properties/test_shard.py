@@ -49,7 +49,7 @@ def boxes(draw: Any) -> tuple[np.ndarray, tuple[int, ...], list[tuple[int, int]]
         lambda two: (min(two[0], two[1] - 1), max(two[0] + 1, two[1])))) for n in shape]
 
 
-@settings(deadline=None, max_examples=80)
+@settings(max_examples=80)
 @given(boxes(), st.sampled_from((1, 700, REQUEST)))
 @example((np.zeros((5, 6), np.uint8), (2, 3), [(0, 5), (0, 6)]), REQUEST)
 def test_any_box_of_any_array_equals_zarrs(drawn: tuple[np.ndarray, tuple[int, ...], list[tuple[int, int]]],
@@ -71,7 +71,7 @@ def volume(tmp_path: Path) -> tuple[Path, Path, np.ndarray]:
     return *write(tmp_path / "a", array, (1, 8, 16, 16)), array
 
 
-@settings(deadline=None, max_examples=80)
+@settings(max_examples=80)
 @given(seed=st.integers(0, 10**6), thickness=st.floats(0.5, 30))
 def test_what_lies_between_the_slabs_is_read_and_what_lies_far_out_is_not(tmp_path_factory: Any, seed: int,
                                                                           thickness: float) -> None:
@@ -97,7 +97,7 @@ def test_what_lies_between_the_slabs_is_read_and_what_lies_far_out_is_not(tmp_pa
     np.testing.assert_array_equal(found[0][needed], array[0][needed])
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(place=st.floats(0, 1, exclude_max=True), bit=st.integers(0, 7))
 def test_a_flipped_bit_is_found_and_its_chunk_named(tmp_path_factory: Any, place: float, bit: int) -> None:
     folder = tmp_path_factory.mktemp("flipped")

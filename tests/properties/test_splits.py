@@ -29,7 +29,6 @@ def cohorts(draw: st.DrawFn, fewest: int = 12, most_visits: int = 4) -> tuple[li
 seeds = st.integers(0, 2**31)
 
 
-@settings(deadline=None)
 @given(cohorts(), seeds, st.floats(0.1, 0.4), st.floats(0.1, 0.4))
 def test_parts_are_disjoint_by_subject_complete_and_of_their_shares(cohort, seed, test, validation):
     subjects, strata = cohort
@@ -42,7 +41,6 @@ def test_parts_are_disjoint_by_subject_complete_and_of_their_shares(cohort, seed
         assert abs(parts.count(part) - share * len(subjects)) <= 2 * largest + 0.05 * len(subjects), part
 
 
-@settings(deadline=None)
 @given(cohorts(), seeds)
 def test_a_split_depends_on_its_seed_alone(cohort, seed):
     subjects, strata = cohort
@@ -53,7 +51,6 @@ def test_a_split_depends_on_its_seed_alone(cohort, seed):
     assert any(parts != other for other in others)
 
 
-@settings(deadline=None)
 @given(cohorts(), seeds, st.randoms(use_true_random=False))
 def test_without_strata_the_order_of_rows_does_not_matter(cohort, seed, random):
     subjects = cohort[0]
@@ -66,7 +63,6 @@ def test_without_strata_the_order_of_rows_does_not_matter(cohort, seed, random):
         random.shuffle(subjects)
 
 
-@settings(deadline=None)
 @given(st.integers(60, 120), st.integers(1, 3), st.floats(0.15, 0.5), seeds)
 def test_every_part_has_its_share_of_a_class(count, classes, share, seed):
     rng = np.random.default_rng(seed)
@@ -94,7 +90,7 @@ def test_stratified_is_nearer_than_by_chance():
     assert spread(strata) < 0.5 < 1.0 < spread(np.zeros((200, 0)))
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(cohorts(fewest=20), seeds, st.integers(2, 6))
 def test_every_case_is_tested_in_exactly_one_fold(cohort, seed, folds):
     subjects, strata = cohort
@@ -111,7 +107,6 @@ def test_every_case_is_tested_in_exactly_one_fold(cohort, seed, folds):
     assert max(sizes) - min(sizes) <= 2 * largest + 0.1 * len(subjects)
 
 
-@settings(deadline=None)
 @given(cohorts(), seeds, st.lists(st.floats(0.05, 1), min_size=1, max_size=5))
 def test_dealing_keeps_subjects_together_for_any_shares(cohort, seed, weights):
     subjects, strata = cohort
@@ -121,7 +116,6 @@ def test_dealing_keeps_subjects_together_for_any_shares(cohort, seed, weights):
     refuse_shared_subjects(subjects, dealt)
 
 
-@settings(deadline=None)
 @given(st.integers(1, 6), seeds)
 def test_no_part_for_a_share_of_zero(count, seed):
     subjects = [f"s{n}" for n in range(count * 4)]
@@ -129,7 +123,6 @@ def test_no_part_for_a_share_of_zero(count, seed):
     assert set(parts) == {"train", "validation"}
 
 
-@settings(deadline=None)
 @given(cohorts(), seeds, st.data())
 def test_a_subject_on_two_sides_is_refused_and_named(cohort, seed, data):
     subjects, strata = cohort

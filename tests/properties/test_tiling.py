@@ -41,7 +41,7 @@ def test_weights_are_positive_symmetric_and_largest_in_the_middle(window: list[i
     assert weights[tuple(n // 2 for n in window)] == weights.max()
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(tiling=tilings(), batch=st.integers(1, 5), seed=st.integers(0, 99))
 def test_the_identity_network_gives_the_image_back(tiling: tuple[tuple[int, ...], tuple[int, ...], float], batch: int,
                                                    seed: int) -> None:
@@ -54,7 +54,7 @@ def test_the_identity_network_gives_the_image_back(tiling: tuple[tuple[int, ...]
     np.testing.assert_allclose(found, image, rtol=1e-4, atol=1e-5)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(tiling=tilings())
 def test_normalised_weights_sum_to_one_at_every_voxel(tiling: tuple[tuple[int, ...], tuple[int, ...], float]) -> None:
     """A network that says only which window it sees: shares of all windows at a voxel make one."""

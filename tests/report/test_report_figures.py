@@ -187,7 +187,7 @@ def test_legend_names_the_classes_that_are_there() -> None:
     assert classes_drawn(view, 3) == [1, 2] and classes_drawn(view, 1) == [1]
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(st.floats(allow_nan=False, allow_infinity=False), st.sampled_from(["", "mm", "%", "mm³"]))
 def test_a_shown_number_reads_back(value: float, unit: str) -> None:
     back = float(number(value, unit).replace("\u202f", "").replace("\u2212", "-"))

@@ -208,7 +208,7 @@ def test_every_path_of_a_study_is_made_absolute() -> None:
 fraction = st.floats(0, 0.49)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(data=st.fixed_dictionaries({
     "name": st.from_regex(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,8}", fullmatch=True),
     "seed": st.integers(0, 2**40),
@@ -231,7 +231,7 @@ def test_what_is_shown_reads_back_the_same(data: dict[str, Any]) -> None:
     assert show_study(parse_study(shown, where=WHERE)) == shown
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(at=st.integers(0, len(GOOD)), cut=st.integers(0, 6), text=st.text(
     alphabet=st.one_of(st.characters(codec="utf-8"), st.sampled_from("{}[]:,-&*!|>'\"#?% \n\t0~")), max_size=6))
 def test_a_damaged_file_is_read_or_refused_never_a_crash(at: int, cut: int, text: str) -> None:

@@ -6,7 +6,7 @@ import warnings
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 from torch.nn import functional
@@ -43,7 +43,6 @@ def test_class_weights_are_torchs() -> None:
     torch.testing.assert_close(difference, expected)
 
 
-@settings(deadline=None)  # the first call to torch is slow
 @given(seed=st.integers(0, 2**31), share=st.floats(0, 1), batch_dice=st.booleans(), weighted=st.booleans())
 def test_ignored_voxels_change_nothing(seed: int, share: float, batch_dice: bool, weighted: bool) -> None:
     """Whatever stands in the logits there: same loss, and no gradient."""
