@@ -16,6 +16,7 @@
     |   |-- DivergenceError     loss not finite
     |   `-- RankError           another rank died
     |-- MachineError        disk full, memory, device
+    |-- ScriptError         a Python script that worker processes cannot import
     `-- SiteError           a batch system refuses a job, or cannot be reached
 
 A message says what was found, where, what was expected and what to do. Anything that is not a
@@ -139,6 +140,10 @@ class RankError(TrainingError):
 
 class MachineError(MegavoxError):
     """The machine lacks something: disk, memory, device."""
+
+
+class ScriptError(MegavoxError):
+    """A Python script that uses Megavox is not one that worker processes can import."""
 
 
 class SiteError(MegavoxError):

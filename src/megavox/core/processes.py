@@ -8,8 +8,11 @@ the same reason they must not outlive the main process, however it ends: nothing
 
 from __future__ import annotations
 
+import ast
 import atexit
 import ctypes
+import inspect
+import linecache
 import multiprocessing
 import os
 import signal
@@ -18,10 +21,13 @@ import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
+from functools import cache
 from multiprocessing import forkserver, resource_tracker
 from multiprocessing.context import ForkServerContext
+from pathlib import Path
 from typing import NoReturn
 
+from megavox.core.errors import ScriptError
 from megavox.core.signals import JOB_SIGNALS
 
 _PR_SET_PDEATHSIG = 1  # of prctl(2)
@@ -37,7 +43,11 @@ def worker_context(preload: Sequence[str] = ()) -> ForkServerContext:
     Args:
         preload: modules that the server imports before it forks, so that its workers share them; without effect
             once it runs.
+
+    Raises:
+        ScriptError: the script that calls this would do so again in each worker.
     """
+    _refuse_unguarded_script()
     if preload:
         multiprocessing.set_forkserver_preload(list(preload))
     before = signal.pthread_sigmask(signal.SIG_BLOCK, JOB_SIGNALS)
@@ -49,6 +59,25 @@ def worker_context(preload: Sequence[str] = ()) -> ForkServerContext:
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
     return multiprocessing.get_context("forkserver")
+
+
+@cache  # as the script stood when it began: it may be edited while it runs
+def _refuse_unguarded_script() -> None:
+    """Workers import the script that the interpreter runs: what stands at its top level, they do too."""
+    main = sys.modules["__main__"]
+    script, frame = getattr(main, "__file__", None) or "", inspect.currentframe()
+    while frame and not (frame.f_code.co_name == "<module>" and frame.f_globals is vars(main)):
+        frame = frame.f_back
+    source = linecache.getlines(script, vars(main))
+    if not frame or not source or Path(frame.f_code.co_filename).name != Path(script).name:
+        return  # another thread, a notebook, a prompt
+    line = frame.f_lineno
+    guards = [part for part in ast.parse("".join(source)).body
+              if isinstance(part, ast.If) and "__name__" in ast.unparse(part.test)]
+    if not any(part.lineno <= line <= (part.end_lineno or line) for part in guards):
+        raise ScriptError(f"line {line} starts worker processes, and each of them imports this script as it begins",
+                          where=script, expected='if __name__ == "__main__": before what shall be done once',
+                          fix="Put that line in, and indent what follows")
 
 
 @contextmanager
