@@ -72,7 +72,7 @@ def _refuse_unguarded_script() -> None:
     if not frame or not source or Path(frame.f_code.co_filename).name != Path(script).name:
         return  # another thread, a notebook, a prompt
     line = frame.f_lineno
-    guards = [part for part in ast.parse("".join(source)).body
+    guards = [part for part in ast.walk(ast.parse("".join(source)))
               if isinstance(part, ast.If) and "__name__" in ast.unparse(part.test)]
     if not any(part.lineno <= line <= (part.end_lineno or line) for part in guards):
         raise ScriptError(f"line {line} starts worker processes, and each of them imports this script as it begins",
