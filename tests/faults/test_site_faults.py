@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from ast import literal_eval
 from pathlib import Path
 
 import psutil
@@ -15,8 +16,10 @@ import pytest
 from fake_slurm import fault, install
 from megavox.core.errors import SiteError
 from megavox.core.files import read_json
+from megavox.core.provenance import cores
 from megavox.jobs.job import JobFolder, Request, State, Status
 from megavox.jobs.local import Local, LocalSection
+from megavox.jobs.rank import keep_to_share
 from megavox.jobs.site import Site
 from megavox.jobs.slurm import Slurm, SlurmSection
 from megavox.jobs.supervisor import NICE
@@ -187,6 +190,48 @@ def test_elements_of_an_array_share_the_cores_too(tmp_path: Path) -> None:
         running += 1 if sign == "+" else -1
         most = max(most, running)
     assert most == 2
+
+
+@pytest.mark.skipif(cores() < 2, reason="two ranks have one core")
+@pytest.mark.parametrize(("ranks", "gpus", "each"), [(2, 0, 1), (3, 0, 2), (2, 2, 2)])
+def test_ranks_have_cores_of_their_own_where_there_are_enough(tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+                                                              ranks: int, gpus: int, each: int) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1")
+    site = Local(LocalSection(place=tmp_path / "slots", cpus=2, gpus=gpus))
+    code = "import os, sys; sys.stdout.write(f'{sorted(os.sched_getaffinity(0))}\\n')"
+    job = JobFolder.create(tmp_path / "job", Request((sys.executable, "-c", code), str(tmp_path), ranks=ranks))
+    site.submit(job)
+    assert ended(site, job).state is State.DONE
+    theirs = [literal_eval(line) for line in job.log().read_text().splitlines() if line.startswith("[")]
+    assert [len(one) for one in theirs] == [each] * ranks
+    assert len({core for one in theirs for core in one}) == 2
+
+
+@pytest.mark.parametrize(("ranks", "known", "shares"), [
+    (2, True, [[0, 4, 1, 5], [2, 6, 3, 7]]), (3, True, [[0, 4], [1, 5, 2], [6, 3, 7]]),
+    (2, False, [[0, 1, 2, 3], [4, 5, 6, 7]])])
+def test_threads_of_a_core_go_to_one_rank(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ranks: int, known: bool,
+                                          shares: list[list[int]]) -> None:
+    """Four cores with two threads each, numbered as Linux does: 0 and 4 are one core."""
+    for core in range(8 if known else 0):
+        folder = tmp_path / f"cpu{core}" / "topology"
+        folder.mkdir(parents=True)
+        (folder / "physical_package_id").write_text(f"{core % 4 // 2}\n")
+        (folder / "core_id").write_text(f"{core % 2}\n")
+    given: list[list[int]] = []
+    monkeypatch.setattr("megavox.jobs.rank.TOPOLOGY", tmp_path)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(8)))
+    monkeypatch.setattr(os, "sched_setaffinity", lambda _, mine: given.append(mine))
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", str(ranks))
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    monkeypatch.delenv("SLURM_CPUS_ON_NODE", raising=False)
+    for number in range(ranks):
+        monkeypatch.setenv("LOCAL_RANK", str(number))
+        keep_to_share()
+    assert given == shares
+    monkeypatch.setenv("SLURM_CPUS_ON_NODE", "4")  # of the eight that the cluster does not keep the job to
+    keep_to_share()
+    assert given == shares
 
 
 def test_what_a_command_started_ends_with_it(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import os
 import socket
 import sys
 from dataclasses import asdict
@@ -36,8 +37,10 @@ def main(study: Path, workspace: Path, output: Path, seconds: float) -> None:
         found = found.with_more(fit.derived(found.study) if fit else [])
         found = found.with_more(place_augmentation(project, found.study, here))
         measured = pace(Workshop(project, found.study).training(here), here, seconds)
+        host, own_cores = socket.gethostname(), sorted(os.sched_getaffinity(0))[:cores()]
+        of_all = set(here.gather([(host, core) for core in own_cores]))
         if here.first:
-            write_json(output, {"pace": asdict(measured), "host": socket.gethostname(), "cores": cores(),
+            write_json(output, {"pace": asdict(measured), "host": host, "cores": len(of_all),
                                 "threads": torch.get_num_threads(), "device": here.device.type, "links": gpu_links()})
 
 
