@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import shutil
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -175,7 +174,3 @@ def test_looking_at_a_kept_case_opens_its_record_and_its_shards_only(sound: Kept
     assert kept_record(folder, source) == record
     listening = False
     assert sorted(opened) == sorted(str(folder / name) for name in (RECORD, f"{IMAGE}/c/0/0/0/0", f"{MASK}/c/0/0/0"))
-    begin = time.perf_counter()
-    for _ in range(500):
-        kept_record(folder, source)
-    assert time.perf_counter() - begin < 2, "10,000 cases would take more than 40 s"
